@@ -1,0 +1,90 @@
+// Package sfu is the media plane of one node: published tracks (UpTrack), their
+// packet caches, and the copies that leave for each receiver (DownTrack).
+//
+// It knows nothing of sockets, peers, rooms or policies: packets come in through
+// Ingest with the time they arrived, and leave through sinks. It starts no
+// goroutine and reads no clock.
+package sfu
+
+import "time"
+
+// TrackID names a published track in the whole mesh ("TR_…").
+type TrackID string
+
+// Kind is audio or video.
+type Kind uint8
+
+// The kinds of track.
+const (
+	Audio Kind = iota
+	Video
+)
+
+// String returns the SDP media name (RFC 8866 section 5.14).
+func (k Kind) String() string {
+	if k == Audio {
+		return "audio"
+	}
+	return "video"
+}
+
+// Layer is a simulcast layer, 0 the smallest picture. Audio and single-layer
+// video use layer 0.
+type Layer uint8
+
+// MaxLayers bounds the simulcast layers of a track (LiveKit clients send up to three).
+const MaxLayers = 3
+
+// LayerSet is a set of layers, bit i for Layer(i).
+type LayerSet uint8
+
+// Has reports whether the set has the layer.
+func (s LayerSet) Has(l Layer) bool { return s&(1<<l) != 0 }
+
+// With returns the set with the layer added.
+func (s LayerSet) With(l Layer) LayerSet { return s | 1<<l }
+
+// Codec describes what an UpTrack carries; it is the same on every node.
+type Codec struct {
+	MimeType    string `json:"mime"`       // "audio/opus", "video/VP8", "video/H264"
+	ClockRate   uint32 `json:"clock_rate"` // Hz
+	Channels    uint16 `json:"channels,omitempty"`
+	SDPFmtpLine string `json:"fmtp,omitempty"`
+}
+
+// Packet is one RTP packet on its way through the node. Raw and everything
+// that points into it are valid only during the call that passes the packet;
+// who keeps it copies it.
+type Packet struct {
+	Layer    Layer
+	Raw      []byte // the whole RTP packet as it arrived from the publisher (no SRTP, padding kept)
+	Payload  []byte // inside Raw, without header, extensions and padding
+	Seq      uint16
+	TS       uint32 // RTP timestamp, in units of the codec's clock rate
+	Marker   bool
+	Keyframe bool // this packet starts a keyframe of its layer
+	Arrival  time.Time
+}
+
+// SenderReport is the part of an RTCP sender report (RFC 3550 section 6.4.1)
+// that ties a layer's RTP clock to the publisher's wall clock.
+type SenderReport struct {
+	NTP     uint64 // 64-bit NTP timestamp of the publisher
+	RTP     uint32 // the same instant on the layer's RTP clock
+	Packets uint32
+	Octets  uint32
+	Arrival time.Time // when this node received it
+}
+
+// Sink receives the packets of an UpTrack: a DownTrack, a link to another
+// node, a recorder. Calls come from the publisher's read loop, one layer at a
+// time but different layers from different goroutines; a sink never blocks.
+type Sink interface {
+	// Wants is the set of layers the sink needs now; others are not offered.
+	// Call UpTrack.WantsChanged after the answer changes.
+	Wants() LayerSet
+	// Offer hands over a packet; p is valid only during the call.
+	Offer(p *Packet)
+	// Report hands over a sender report of a layer.
+	Report(l Layer, sr SenderReport)
+}
