@@ -1,0 +1,87 @@
+package router
+
+import (
+	"cmp"
+	"fmt"
+	"time"
+
+	"github.com/domicile/domicile/residency"
+)
+
+// Home names the origin that writes the room's own record: the highest weighted
+// rendezvous draw over the origins that are up and that the gate permits to
+// store the room's metadata, each weighted with its capacity. Every node that
+// knows the same candidates gets the same answer, whoever asks; a node that
+// comes or goes moves only the rooms that it wins or had.
+func Home(g *residency.Gate, room, policy string, candidates []Candidate, now time.Time) Placement {
+	ask := residency.Request{Room: room, Policy: policy, Class: residency.ClassMetadata, Store: true, Now: now}
+	entries := make([]*entry, 0, len(candidates))
+	for _, c := range candidates {
+		e := newEntry(room, c, -1)
+		e.out.Score = -e.draw
+		if e.permitted(g, ask) {
+			e.available(false)
+		}
+		entries = append(entries, e)
+	}
+	p := Placement{Ranked: rank(entries, []ordering{byDraw, byTie})}
+	if len(p.Ranked) == 0 || !p.Ranked[0].Allowed {
+		return nobody(p, "keep this room's record")
+	}
+	return choose(p, "keeps the room's record: it drew the highest hash of room and node")
+}
+
+// RecordingNode names the origin that records the room: its home if that may
+// store recordings and receive the media, otherwise the next in the order of
+// draws. Overloaded origins come last.
+func RecordingNode(g *residency.Gate, room, policy string, candidates []Candidate, now time.Time) Placement {
+	if pol, err := g.Bundle().Policy(policy); err == nil && !pol.Recording.Allowed {
+		return Placement{Ranked: []Ranked{}, Rule: RuleNoRecording,
+			Reason: fmt.Sprintf("policy %q does not allow this room to be recorded", pol.Name),
+			Hint:   "use a room whose policy allows recording"}
+	}
+	home := Home(g, room, policy, candidates, now).Node()
+	ask := residency.Request{Room: room, Policy: policy, Now: now}
+	store, media := ask, ask
+	store.Class, store.Store = residency.ClassRecording, true
+	media.Class = residency.ClassMedia
+	entries := make([]*entry, 0, len(candidates))
+	for _, c := range candidates {
+		e := newEntry(room, c, -1)
+		e.out.Score, e.home = -e.draw, c.Node.Name == home
+		if e.permitted(g, media, store) {
+			e.available(false)
+		}
+		entries = append(entries, e)
+	}
+	p := Placement{Ranked: rank(entries, []ordering{byOverload, byHome, byDraw, byTie})}
+	if len(p.Ranked) == 0 || !p.Ranked[0].Allowed {
+		return nobody(p, "record this room")
+	}
+	if p.Ranked[0].Node != home {
+		return choose(p, "records the room in place of its home")
+	}
+	p = choose(p, "records the room: it is the room's home")
+	p.Rule, p.Chosen.Rule = RuleHome, RuleHome
+	return p
+}
+
+// byHome puts the room's home first.
+var byHome = named(RuleNotHome, "not the room's home", first(func(e *entry) bool { return e.home }))
+
+// byDraw orders by weighted rendezvous draw, highest first.
+var byDraw = named(RuleHash, "a lower hash of room and node", func(a, b *entry) int {
+	return cmp.Compare(b.draw, a.draw)
+})
+
+// choose makes the first of the ranked the answer of Home or RecordingNode.
+func choose(p Placement, does string) Placement {
+	p.Chosen = &p.Ranked[0]
+	p.Rule = RuleHash
+	if len(p.Ranked) == 1 || !p.Ranked[1].Allowed {
+		p.Rule = RuleOnly
+	}
+	p.Reason = fmt.Sprintf("node %s in %s %s", p.Chosen.Node, p.Chosen.Country, does)
+	p.Chosen.Rule, p.Chosen.Reason = p.Rule, p.Reason
+	return p
+}
