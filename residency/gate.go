@@ -46,9 +46,10 @@ const (
 	RuleCertificate = "certificate"  // the peer's certificate is not valid now
 	RuleRevoked     = "revoked"      // the bundle revokes the peer's certificate
 	RuleEpoch       = "epoch"        // the peer has another version of the policies
+	RuleNotStored   = "not-stored"   // the policy has nobody keep this class
 	RuleStoreRole   = "store-role"   // only origins store
 	RuleZone        = "zone"         // the peer lies in the zone of the class: allow; or not: refuse
-	RuleEdgeOutside = "edge-outside" // outside the zone, but for its own outside participants
+	RuleEdgeOutside = "edge-outside" // outside the zone's countries, but for its own outside participants
 	RuleEdgeEmpty   = "edge-empty"   // would be that, but nobody outside is connected there
 )
 
@@ -79,6 +80,9 @@ func (p Permit) Class() Class { return p.verdict.Class }
 // Peer returns the node the permit is for.
 func (p Permit) Peer() NodeName { return p.verdict.Peer }
 
+// Stores reports whether the permit was asked for keeping the bytes.
+func (p Permit) Stores() bool { return p.store }
+
 // Until returns the moment from which the permit is void: the end of the peer's
 // certificate or of the bundle, whichever is earlier.
 func (p Permit) Until() time.Time { return p.until }
@@ -98,7 +102,8 @@ func (g *Gate) Bundle() *Bundle {
 	return g.bundle
 }
 
-// Epoch returns the bundle's epoch, 0 without a bundle.
+// Epoch returns the bundle's epoch, 0 without a bundle. A bundle of epoch 0 is
+// as good as none.
 func (g *Gate) Epoch() Epoch {
 	if g == nil || g.bundle == nil {
 		return 0
@@ -122,53 +127,94 @@ func (g *Gate) Permit(r Request) (Permit, Verdict) {
 
 // Decide answers without making a permit, for explanations and dry runs.
 func (g *Gate) Decide(r Request) Verdict {
-	v := Verdict{Policy: r.Policy, Class: r.Class, Peer: r.Peer.Name}
-	refuse := func(rule, format string, a ...any) Verdict {
-		v.Rule, v.Reason = rule, fmt.Sprintf(format, a...)
-		return v
+	v := Verdict{Policy: r.Policy, Class: r.Class, Peer: r.Peer.Name, Epoch: g.Epoch()}
+	p, rule, why := g.policyFor(r)
+	if p != nil {
+		v.Policy = p.Name
+		rule, why = g.peerInForce(r)
 	}
-	if g == nil || g.bundle == nil {
-		return refuse(RuleNoBundle, "this node has no policy bundle, so nothing may leave it")
+	if rule == "" {
+		rule, why = p.keeps(r)
+	}
+	if rule == "" {
+		v.Allow, rule, why = p.reaches(r)
+	}
+	v.Rule, v.Reason = rule, why
+	return v
+}
+
+// policyFor finds the policy in force for the request. Without one it names
+// the rule that refuses.
+func (g *Gate) policyFor(r Request) (p *Policy, rule, why string) {
+	if g.Epoch() == 0 {
+		return nil, RuleNoBundle, "this node has no policy bundle, so nothing may leave it"
 	}
 	b := g.bundle
-	v.Epoch = b.Epoch
 	if !b.Expires.IsZero() && !r.Now.Before(b.Expires) {
-		return refuse(RuleBundleStale, "the policy bundle of epoch %d expired at %s", b.Epoch, b.Expires.UTC().Format(time.RFC3339))
+		return nil, RuleBundleStale, fmt.Sprintf("the policy bundle of epoch %d expired at %s", b.Epoch, b.Expires.UTC().Format(time.RFC3339))
 	}
 	p, err := b.Policy(r.Policy)
 	if err != nil {
-		return refuse(RuleNoPolicy, "%v", err)
+		return nil, RuleNoPolicy, err.Error()
 	}
-	v.Policy = p.Name
 	if !slices.Contains(Classes(), r.Class) {
-		return refuse(RuleNoPolicy, "data class %q is unknown", r.Class)
+		return nil, RuleNoPolicy, fmt.Sprintf("data class %q is unknown", r.Class)
 	}
-	if !r.Peer.ValidAt(r.Now) {
-		return refuse(RuleCertificate, "the certificate of node %s is not valid now", r.Peer.Name)
+	return p, "", ""
+}
+
+// peerInForce asks whether what the peer states can be relied on now: its
+// certificate is valid, and it decides by the same policies. An empty rule
+// means yes.
+func (g *Gate) peerInForce(r Request) (rule, why string) {
+	n, b := r.Peer, g.bundle
+	switch {
+	case n.Name == "":
+		return RuleCertificate, "the peer has no certificate that names it"
+	case !n.ValidAt(r.Now):
+		return RuleCertificate, fmt.Sprintf("the certificate of node %s is not valid now", n.Name)
+	case b.Revokes(n.Serial):
+		return RuleRevoked, fmt.Sprintf("the certificate of node %s is revoked", n.Name)
+	case r.PeerEpoch != b.Epoch:
+		return RuleEpoch, fmt.Sprintf("node %s has policy epoch %d, this node %d", n.Name, r.PeerEpoch, b.Epoch)
 	}
-	if slices.Contains(b.Revoked, r.Peer.Serial) {
-		return refuse(RuleRevoked, "the certificate of node %s is revoked", r.Peer.Name)
+	return "", ""
+}
+
+// keeps asks whether the policy has this class kept at all, and by nodes of
+// this role. An empty rule means that it does, or that nothing is to be kept.
+func (p *Policy) keeps(r Request) (rule, why string) {
+	switch {
+	case r.Class == ClassRecording && !p.Recording.Allowed:
+		return RuleNotStored, fmt.Sprintf("policy %q allows no recording", p.Name)
+	case !r.Store:
+		return "", ""
+	case r.Class == ClassMedia || r.Class == ClassSignalling:
+		return RuleNotStored, fmt.Sprintf("%s passes through a node and is not kept", r.Class)
+	case r.Class == ClassChat && !p.ChatLog:
+		return RuleNotStored, fmt.Sprintf("policy %q keeps no chat", p.Name)
+	case !r.Peer.Has(RoleOrigin):
+		return RuleStoreRole, fmt.Sprintf("node %s is not an origin and stores nothing", r.Peer.Name)
 	}
-	if r.PeerEpoch != b.Epoch {
-		return refuse(RuleEpoch, "node %s has policy epoch %d, this node %d", r.Peer.Name, r.PeerEpoch, b.Epoch)
+	return "", ""
+}
+
+// reaches asks whether the class may go to the peer. The edge rule widens the
+// countries of a zone and nothing else: who may run the node stays as it is.
+func (p *Policy) reaches(r Request) (allow bool, rule, why string) {
+	n, zone := r.Peer, p.Zone(r.Class)
+	within, where := zone.admitsCountry(n)
+	if !within && !(p.EdgeOutside && !r.Store && r.Class.live() && n.Has(RoleEdge) && n.Country.Known()) {
+		return false, RuleZone, fmt.Sprintf("%s for %s (policy %q)", where, r.Class, p.Name)
 	}
-	if r.Store && !r.Peer.Has(RoleOrigin) {
-		return refuse(RuleStoreRole, "node %s is not an origin and stores nothing", r.Peer.Name)
+	if ok, who := zone.admitsOperator(n); !ok {
+		return false, RuleZone, fmt.Sprintf("%s for %s (policy %q)", who, r.Class, p.Name)
 	}
-	zone := p.Zone(r.Class)
-	ok, why := zone.Admits(r.Peer)
-	if ok {
-		v.Allow = true
-		v.Rule, v.Reason = RuleZone, fmt.Sprintf("node %s is in %s, inside zone %q for %s", r.Peer.Name, r.Peer.Country, zone.Name, r.Class)
-		return v
+	switch {
+	case within:
+		return true, RuleZone, fmt.Sprintf("node %s is in %s, inside zone %q for %s", n.Name, n.Country, zone.Name, r.Class)
+	case !r.OutsideParticipant:
+		return false, RuleEdgeEmpty, fmt.Sprintf("%s, and no participant from outside the zone is connected through it (policy %q)", where, p.Name)
 	}
-	if !p.EdgeOutside || r.Store || !r.Class.live() || !r.Peer.Has(RoleEdge) || r.Peer.Country == "" {
-		return refuse(RuleZone, "%s for %s (policy %q)", why, r.Class, p.Name)
-	}
-	if !r.OutsideParticipant {
-		return refuse(RuleEdgeEmpty, "%s, and no participant from outside the zone is connected through it (policy %q)", why, p.Name)
-	}
-	v.Allow = true
-	v.Rule, v.Reason = RuleEdgeOutside, fmt.Sprintf("node %s carries live %s for its own participants outside zone %q", r.Peer.Name, r.Class, zone.Name)
-	return v
+	return true, RuleEdgeOutside, fmt.Sprintf("node %s carries live %s for its own participants outside zone %q", n.Name, r.Class, zone.Name)
 }
