@@ -64,6 +64,9 @@ type Packet struct {
 	Marker   bool
 	Keyframe bool // this packet starts a keyframe of its layer
 	Arrival  time.Time
+
+	ext   int64  // Seq without the wrap, counted by the UpTrack
+	epoch uint32 // changes when the layer's numbering starts anew: other SSRC, jump, end of a mute
 }
 
 // SenderReport is the part of an RTCP sender report (RFC 3550 section 6.4.1)
@@ -77,14 +80,18 @@ type SenderReport struct {
 }
 
 // Sink receives the packets of an UpTrack: a DownTrack, a link to another
-// node, a recorder. Calls come from the publisher's read loop, one layer at a
-// time but different layers from different goroutines; a sink never blocks.
+// node, a recorder. Calls come from the publisher's read loop, one packet of a
+// layer at a time but different layers from different goroutines; a sink never
+// blocks.
 type Sink interface {
 	// Wants is the set of layers the sink needs now; others are not offered.
-	// Call UpTrack.WantsChanged after the answer changes.
+	// Call UpTrack.WantsChanged after the answer changes. It is asked under the
+	// UpTrack's lock and must not call back.
 	Wants() LayerSet
-	// Offer hands over a packet; p is valid only during the call.
+	// Offer hands over a packet; p is valid only during the call. It must not
+	// call SetMuted of the UpTrack, which waits for the packets under way.
 	Offer(p *Packet)
-	// Report hands over a sender report of a layer.
+	// Report hands over a sender report of a layer, wanted or not, from the
+	// goroutine that reads RTCP.
 	Report(l Layer, sr SenderReport)
 }

@@ -1,0 +1,318 @@
+package sfu
+
+import (
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// stallAfter is how long the other layers of a local track may run on without a
+// layer until it counts as gone. Shorter, and a screen that stands still makes
+// its viewers switch; longer, and they look at a frozen picture.
+const stallAfter = 1500 * time.Millisecond
+
+// UpTrackConfig says what a track carries. It never changes.
+type UpTrackConfig struct {
+	ID    TrackID
+	Kind  Kind
+	Codec Codec
+	// Relayed says that the track comes from another node, which then tells
+	// which layers there are (SetAvailable); a local track finds out by itself.
+	Relayed bool
+}
+
+// UpTrack is one published track on this node, whether its publisher is served
+// here or the packets come from another node.
+//
+// All methods may be called from any goroutine. Each layer has its own lock
+// that is held while one of its packets goes through the sinks; t.mu guards the
+// list of sinks and the callbacks and is never held while a callback runs.
+type UpTrack struct {
+	cfg    UpTrackConfig // static, like format
+	format format
+	layers [MaxLayers]upLayer
+
+	sinks     atomic.Pointer[fanout] // immutable, replaced under mu
+	muted     atomic.Bool
+	available atomic.Uint32 // a LayerSet
+	malformed atomic.Uint64
+	requester atomic.Pointer[func(Layer)]
+
+	mu          sync.Mutex
+	onAvailable teller
+	onWanted    teller
+}
+
+// fanout is an immutable list of sinks, sorted by what they want.
+type fanout struct {
+	all     []Sink
+	byLayer [MaxLayers][]Sink
+	wanted  LayerSet
+}
+
+// NewUpTrack returns a track without sinks.
+func NewUpTrack(cfg UpTrackConfig) *UpTrack {
+	t := &UpTrack{cfg: cfg, format: formatOf(cfg.Codec)}
+	for i := range t.layers {
+		t.layers[i].cacheLen = videoCache
+		if cfg.Kind == Audio {
+			t.layers[i].cacheLen = audioCache
+		}
+	}
+	t.sinks.Store(&fanout{})
+	return t
+}
+
+// ID returns the track's name.
+func (t *UpTrack) ID() TrackID { return t.cfg.ID }
+
+// Kind returns audio or video.
+func (t *UpTrack) Kind() Kind { return t.cfg.Kind }
+
+// Codec returns what the track carries.
+func (t *UpTrack) Codec() Codec { return t.cfg.Codec }
+
+// Relayed reports whether the track comes from another node.
+func (t *UpTrack) Relayed() bool { return t.cfg.Relayed }
+
+// Ingest takes an RTP packet of a layer: cache, then each sink that wants the
+// layer. rtp is not kept and not changed. A packet that cannot be read, a
+// duplicate and one that is too late are counted and dropped.
+func (t *UpTrack) Ingest(l Layer, rtp []byte, arrival time.Time) {
+	h, err := parseHeader(rtp)
+	if err != nil || !t.carries(l) {
+		t.malformed.Add(1)
+		return
+	}
+	t.forward(l, h, rtp, arrival)
+	if !t.cfg.Relayed && !t.Available().Has(l) {
+		t.changeAvailable(func(s LayerSet) LayerSet { return s.With(l) })
+	}
+}
+
+func (t *UpTrack) carries(l Layer) bool {
+	return l < MaxLayers && (l == 0 || t.cfg.Kind == Video)
+}
+
+func (t *UpTrack) forward(l Layer, h header, rtp []byte, arrival time.Time) {
+	u := &t.layers[l]
+	u.ingest.Lock()
+	defer u.ingest.Unlock()
+	if t.muted.Load() {
+		u.count.muted.Add(1)
+		return
+	}
+	ext, ok := u.accept(h, rtp)
+	if !ok {
+		u.count.stale.Add(1)
+		return
+	}
+	p := u.fill(l, t.format, h, ext, rtp, arrival)
+	for _, s := range t.sinks.Load().byLayer[l] {
+		s.Offer(p)
+	}
+}
+
+// Report takes a sender report of a layer and hands it to every sink.
+func (t *UpTrack) Report(l Layer, sr SenderReport) {
+	if !t.carries(l) || t.muted.Load() {
+		return
+	}
+	t.layers[l].report.Store(&sr)
+	for _, s := range t.sinks.Load().all {
+		s.Report(l, sr)
+	}
+}
+
+// lastReport returns the newest sender report of a layer, or nil.
+func (t *UpTrack) lastReport(l Layer) *SenderReport { return t.layers[l].report.Load() }
+
+// AddSink adds a receiver.
+func (t *UpTrack) AddSink(s Sink) {
+	t.changeSinks(func(all []Sink) []Sink { return append(all, s) })
+}
+
+// RemoveSink removes a receiver. Packets that are under way at this moment may
+// still reach it.
+func (t *UpTrack) RemoveSink(s Sink) {
+	t.changeSinks(func(all []Sink) []Sink {
+		if i := slices.Index(all, s); i >= 0 {
+			return slices.Delete(all, i, i+1)
+		}
+		return all
+	})
+}
+
+// WantsChanged asks every sink again what it wants.
+func (t *UpTrack) WantsChanged() {
+	t.changeSinks(func(all []Sink) []Sink { return all })
+}
+
+func (t *UpTrack) changeSinks(edit func([]Sink) []Sink) {
+	t.mu.Lock()
+	next := &fanout{all: edit(slices.Clone(t.sinks.Load().all))}
+	for _, s := range next.all {
+		wants := s.Wants()
+		next.wanted |= wants
+		for l := range next.byLayer {
+			if wants.Has(Layer(l)) {
+				next.byLayer[l] = append(next.byLayer[l], s)
+			}
+		}
+	}
+	t.sinks.Store(next)
+	t.mu.Unlock()
+	t.tell(&t.onWanted, t.Wanted)
+}
+
+// Wanted returns the layers that at least one sink wants.
+func (t *UpTrack) Wanted() LayerSet { return t.sinks.Load().wanted }
+
+// OnWanted sets the function that is told when Wanted changes, one call at a
+// time and the latest value last; at once if anything is wanted already.
+func (t *UpTrack) OnWanted(f func(LayerSet)) {
+	t.mu.Lock()
+	t.onWanted.set(f)
+	t.mu.Unlock()
+	t.tell(&t.onWanted, t.Wanted)
+}
+
+// Cached copies the packet of a layer with a sequence number into buf, as it
+// arrived. A muted track has none: a muted microphone must not be heard through
+// a retransmission either.
+func (t *UpTrack) Cached(l Layer, seq uint16, buf []byte) (n int, ok bool) {
+	if l >= MaxLayers || t.muted.Load() {
+		return 0, false
+	}
+	u := &t.layers[l]
+	return u.cache.find(u.epoch.Load(), seq, buf)
+}
+
+func (t *UpTrack) cached(l Layer, epoch uint32, ext int64, buf []byte) (n int, ok bool) {
+	if t.muted.Load() {
+		return 0, false
+	}
+	return t.layers[l].cache.get(epoch, ext, buf)
+}
+
+// RequestKeyframe asks the publisher for a keyframe of a layer. Requests are
+// merged: one in keyframeInterval passes, those between are made good by Tick
+// unless a keyframe came meanwhile.
+func (t *UpTrack) RequestKeyframe(l Layer, now time.Time) {
+	if t.cfg.Kind != Video || l >= MaxLayers || t.muted.Load() {
+		return
+	}
+	f := t.requester.Load()
+	if f != nil && t.layers[l].ask.due(now) {
+		(*f)(l)
+	}
+}
+
+// OnKeyframeRequest sets the function that carries keyframe requests to the
+// publisher, or to the node that the track comes from.
+func (t *UpTrack) OnKeyframeRequest(f func(Layer)) { t.requester.Store(&f) }
+
+// SetMuted stops and resumes the track. When SetMuted(true) returns, no packet
+// of the track is on its way to a sink's writer and none will be. It must not be
+// called from a sink.
+func (t *UpTrack) SetMuted(muted bool) {
+	if t.muted.Swap(muted) == muted {
+		return
+	}
+	for i := range t.layers {
+		t.layers[i].stop()
+		t.layers[i].ask.pending.Store(!muted && t.Wanted().Has(Layer(i)))
+	}
+	for _, s := range t.sinks.Load().all {
+		if d, ok := s.(*DownTrack); ok {
+			d.settle()
+		}
+	}
+}
+
+// Muted reports whether the track is muted.
+func (t *UpTrack) Muted() bool { return t.muted.Load() }
+
+// Available returns the layers that exist now. Of a local track these are the
+// layers that had packets while the others had; a track that is silent
+// altogether keeps its layers, since there is nothing better to switch to.
+func (t *UpTrack) Available() LayerSet { return LayerSet(t.available.Load()) }
+
+// SetAvailable says which layers a relayed track has.
+func (t *UpTrack) SetAvailable(s LayerSet) {
+	if t.cfg.Relayed {
+		t.changeAvailable(func(LayerSet) LayerSet { return s })
+	}
+}
+
+// OnAvailable sets the function that is told when Available changes, one call
+// at a time and the latest value last; at once if a layer is available already.
+func (t *UpTrack) OnAvailable(f func(LayerSet)) {
+	t.mu.Lock()
+	t.onAvailable.set(f)
+	t.mu.Unlock()
+	t.tell(&t.onAvailable, t.Available)
+}
+
+func (t *UpTrack) changeAvailable(edit func(LayerSet) LayerSet) {
+	t.mu.Lock()
+	t.available.Store(uint32(edit(t.Available())))
+	t.mu.Unlock()
+	t.tell(&t.onAvailable, t.Available)
+}
+
+// Tick is called by the owner about every 100 ms.
+func (t *UpTrack) Tick(now time.Time) {
+	if !t.cfg.Relayed && !t.muted.Load() {
+		t.dropStalled()
+	}
+	for l := range t.layers {
+		if t.layers[l].ask.pending.Load() {
+			t.RequestKeyframe(Layer(l), now)
+		}
+	}
+}
+
+func (t *UpTrack) dropStalled() {
+	var newest int64
+	for l := range t.layers {
+		newest = max(newest, t.layers[l].last.Load())
+	}
+	var live LayerSet
+	for l := range t.layers {
+		if newest-t.layers[l].last.Load() < int64(stallAfter) {
+			live = live.With(Layer(l))
+		}
+	}
+	if have := t.Available(); have&live != have {
+		t.changeAvailable(func(s LayerSet) LayerSet { return s & live })
+	}
+}
+
+// teller tells one function a value that changes. Guarded by UpTrack.mu.
+type teller struct {
+	f    func(LayerSet)
+	told LayerSet
+	busy bool
+}
+
+func (w *teller) set(f func(LayerSet)) { w.f, w.told = f, 0 }
+
+// tell calls the teller's function until it knows the current value. Whoever
+// comes while a call runs leaves the news to it.
+func (t *UpTrack) tell(w *teller, current func() LayerSet) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if w.busy {
+		return
+	}
+	w.busy = true
+	for f, v := w.f, current(); f != nil && v != w.told; f, v = w.f, current() {
+		w.told = v
+		t.mu.Unlock()
+		f(v)
+		t.mu.Lock()
+	}
+	w.busy = false
+}
