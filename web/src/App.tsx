@@ -1,0 +1,71 @@
+import { DisconnectReason, RoomEvent } from 'livekit-client'
+import { useCallback, useEffect, useRef, useState } from 'react'
+import { fetchNode, type ApiError, type NodeInfo } from './api'
+import { Ended } from './components/Ended'
+import { Meeting } from './components/Meeting'
+import { Start, type Wish } from './components/Start'
+import { hook, hookEnter, hookError, hookLeave } from './hook'
+import type { Params } from './params'
+import { enter, type Choices, type Session } from './session'
+import { asApiError, endingOf, type Ending } from './words'
+
+type Phase =
+  | { at: 'start'; joining: boolean; error?: ApiError }
+  | { at: 'meeting'; session: Session; choices: Choices }
+  | { at: 'ended'; ending: Ending }
+
+/** The page's three places: start, meeting, ended. */
+export function App({ params }: { params: Params }) {
+  const [phase, setPhase] = useState<Phase>({ at: 'start', joining: false })
+  const [node, setNode] = useState<NodeInfo>()
+  const [wish, setWish] = useState<Wish>({ room: params.room, name: params.name, policy: params.policy })
+  const busy = useRef(false)
+
+  const joinRoom = useCallback(
+    async (next: Wish, choices: Choices) => {
+      if (busy.current) return
+      busy.current = true
+      hook.state = 'joining'
+      setWish(next)
+      setPhase({ at: 'start', joining: true })
+      try {
+        const session = await enter({ ...next, from: params.from }, params, choices)
+        // A fast leave may fall between connect and here; the event would be missed.
+        session.room.once(RoomEvent.Disconnected, (reason?: DisconnectReason) => {
+          hookLeave('ended')
+          setPhase({ at: 'ended', ending: endingOf(reason) })
+        })
+        hookEnter(session.room, session.joined)
+        setPhase({ at: 'meeting', session, choices })
+      } catch (e) {
+        const error = asApiError(e)
+        hookError(error)
+        setPhase({ at: 'start', joining: false, error })
+      } finally {
+        busy.current = false
+      }
+    },
+    [params],
+  )
+
+  useEffect(() => {
+    fetchNode().then(setNode, (error: ApiError) => {
+      // A join under way gives its own, better error.
+      setPhase((now) => (now.at === 'start' && !now.joining && !now.error ? { ...now, error } : now))
+    })
+  }, [])
+
+  useEffect(() => {
+    if (params.autojoin) void joinRoom({ room: params.room, name: params.name || 'Guest', policy: params.policy }, params)
+  }, [params, joinRoom])
+
+  useEffect(() => {
+    document.title = phase.at === 'meeting' ? `${wish.room} · Domicile` : 'Join a meeting · Domicile'
+  }, [phase.at, wish.room])
+
+  if (phase.at === 'meeting') return <Meeting session={phase.session} choices={phase.choices} />
+  if (phase.at === 'ended') {
+    return <Ended ending={phase.ending} onRejoin={() => setPhase({ at: 'start', joining: false })} />
+  }
+  return <Start params={params} wish={wish} node={node} error={phase.error} joining={phase.joining} onJoin={joinRoom} />
+}

@@ -1,0 +1,71 @@
+import type { ReceivedChatMessage } from '@livekit/components-react'
+import { useEffect, useId, useRef, useState, type FormEvent } from 'react'
+import { Icon } from '../icons'
+
+/** The longest message sent or shown: a page is not a file transfer. */
+export const maxMessage = 4000
+/** Messages kept on screen; chat is not stored, so older ones are gone. */
+const maxShown = 500
+
+interface Props {
+  messages: ReceivedChatMessage[]
+  send: (text: string) => Promise<unknown>
+  sending: boolean
+}
+
+export function Chat({ messages, send, sending }: Props) {
+  const [draft, setDraft] = useState('')
+  const [failed, setFailed] = useState(false)
+  const end = useRef<HTMLDivElement>(null)
+  const id = useId()
+  useEffect(() => end.current?.scrollIntoView({ block: 'end' }), [messages.length])
+
+  async function submit(e: FormEvent) {
+    e.preventDefault()
+    const text = draft.trim()
+    if (text === '' || sending) return
+    setFailed(false)
+    try {
+      await send(text)
+      setDraft('')
+    } catch {
+      setFailed(true)
+    }
+  }
+
+  return (
+    <div className="chat">
+      <div className="messages" role="log" aria-label="Messages" tabIndex={0}>
+        {messages.length === 0 && <p className="empty quiet">No messages yet. Chat passes through this room's nodes and is not stored.</p>}
+        {messages.slice(-maxShown).map((m, i) => (
+          <article key={m.id ?? `${m.timestamp}/${i}`} className={m.from?.isLocal ? 'mine' : undefined}>
+            <header>
+              <strong>{m.from?.isLocal ? 'You' : m.from?.name || m.from?.identity || 'Someone'}</strong>
+              <time dateTime={new Date(m.timestamp).toISOString()}>{clock(m.timestamp)}</time>
+            </header>
+            <p>{m.message.slice(0, maxMessage)}</p>
+          </article>
+        ))}
+        <div ref={end} />
+      </div>
+      {failed && (
+        <p className="notice" role="alert">
+          The message was not sent. Try again.
+        </p>
+      )}
+      <form className="compose" onSubmit={submit}>
+        <label htmlFor={id} className="unseen">
+          Message to everyone
+        </label>
+        <input id={id} value={draft} maxLength={maxMessage} autoComplete="off" placeholder="Message to everyone" onChange={(e) => setDraft(e.target.value)} />
+        <button type="submit" className="round small primary" aria-label="Send" disabled={draft.trim() === ''}>
+          <Icon name="send" />
+        </button>
+      </form>
+    </div>
+  )
+}
+
+function clock(timestamp: number): string {
+  return new Date(timestamp).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit' })
+}

@@ -1,0 +1,25 @@
+import { useEffect, useRef } from 'react'
+import { Icon } from '../icons'
+import type { Ending } from '../words'
+
+/** After the meeting: why it ended, and the way back where there is one. */
+export function Ended({ ending, onRejoin }: { ending: Ending; onRejoin: () => void }) {
+  const heading = useRef<HTMLHeadingElement>(null)
+  useEffect(() => heading.current?.focus(), [])
+  return (
+    <main className="ended">
+      <span className="mark">
+        <Icon name="home" size={26} />
+      </span>
+      <h1 ref={heading} tabIndex={-1}>
+        {ending.title}
+      </h1>
+      <p>{ending.text}</p>
+      {ending.rejoin && (
+        <button type="button" className="button primary" onClick={onRejoin}>
+          Join again
+        </button>
+      )}
+    </main>
+  )
+}
