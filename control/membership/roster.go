@@ -229,7 +229,7 @@ func (r *roster) verify(p peer, der []byte, now time.Time) (*Member, *Refusal) {
 	}
 	// Whoever holds the gossip key could repeat a fresh claim from an address of
 	// its own while the node itself is away.
-	if claim.GossipAddr != p.addr {
+	if !p.addr.IsValid() || claim.GossipAddr != p.addr {
 		return no(RuleAddress, "it gossips from %s, its claim says %s", p.addr, claim.GossipAddr)
 	}
 	m := &Member{
