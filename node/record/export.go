@@ -1,0 +1,298 @@
+package record
+
+import (
+	"bufio"
+	"cmp"
+	"container/heap"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/domicile/domicile/residency/vault"
+)
+
+// Format is the kind of file that Export writes.
+type Format string
+
+// The formats of export.
+const (
+	MKV Format = "mkv" // every track as it was sent, nothing encoded again
+	MP4 Format = "mp4" // H.264 and AAC, by ffmpeg
+)
+
+// ExportOptions say what to export and where to.
+type ExportOptions struct {
+	// Path of the file. It appears when it is complete, with mode 0600.
+	Path string
+	// Format, by default MKV.
+	Format Format
+	// Participant limits the export to the tracks of one identity. Default: all.
+	Participant string
+	// Progress is told how many bytes of how many are done. May be nil.
+	Progress func(done, total int64)
+}
+
+// Summary tells what an exported file holds.
+type Summary struct {
+	Tracks   int
+	Duration time.Duration
+	Notes    []string // for people: tracks that were cut or are empty
+}
+
+// Export writes a recording into one file that players open: all tracks on the
+// recording's timeline, audio and video in sync. A track that was cut by a crash
+// is exported up to the cut, with a note. Memory does not grow with the length of
+// the recording but for its index and its clock evidence, some kB an hour.
+//
+// The file is in clear: whether it may be written where Path lies is decided by
+// the caller.
+func Export(ctx context.Context, r *vault.Reader, opts ExportOptions) (Summary, error) {
+	sum, err := export(ctx, r, opts)
+	if err != nil {
+		return Summary{}, fmt.Errorf("export recording %q: %w", r.Info.ID, err)
+	}
+	return sum, nil
+}
+
+func export(ctx context.Context, r *vault.Reader, opts ExportOptions) (Summary, error) {
+	if opts.Format == "" {
+		opts.Format = MKV
+	}
+	if opts.Format != MKV && opts.Format != MP4 {
+		return Summary{}, fmt.Errorf("format %q is unknown: want %q or %q", opts.Format, MKV, MP4)
+	}
+	if opts.Path == "" {
+		return Summary{}, errors.New("no path to write to")
+	}
+	plan, err := newPlan(ctx, r, opts)
+	if err != nil {
+		return Summary{}, err
+	}
+	if opts.Format == MP4 {
+		err = plan.writeMP4(ctx, opts.Path)
+	} else {
+		err = replace(opts.Path, func(f *os.File) error { return plan.write(ctx, f, f) })
+	}
+	return plan.summary, err
+}
+
+// plan is an export whose tracks have been looked at.
+type plan struct {
+	started time.Time
+	scans   []*scan  // with media, in the order of the file's tracks
+	primers [][]byte // by track: a frame to begin with at 0, nil for none
+	summary Summary
+	read    func(n int)
+}
+
+func newPlan(ctx context.Context, r *vault.Reader, opts ExportOptions) (*plan, error) {
+	p := &plan{started: r.Info.Started}
+	tracks := slices.DeleteFunc(slices.Clone(r.Tracks), func(t *vault.TrackReader) bool {
+		return opts.Participant != "" && t.Meta.Participant != opts.Participant
+	})
+	p.read = progress(opts.Progress, tracks)
+	for _, t := range tracks {
+		s, err := scanTrack(ctx, t, p.read)
+		if err != nil {
+			return nil, err
+		}
+		p.scans = append(p.scans, s)
+	}
+	align(p.scans)
+	for _, s := range p.scans {
+		p.note(s)
+	}
+	p.scans = slices.DeleteFunc(p.scans, func(s *scan) bool { return s.frames == 0 })
+	if len(p.scans) == 0 {
+		if opts.Participant != "" {
+			return nil, fmt.Errorf("no media of participant %q", opts.Participant)
+		}
+		return nil, errors.New("the recording holds no media")
+	}
+	slices.SortStableFunc(p.scans, func(a, b *scan) int {
+		if isVideo(a.mime) != isVideo(b.mime) {
+			return cmp.Compare(b.track.Meta.Kind, a.track.Meta.Kind) // video first
+		}
+		return cmp.Compare(a.timeline.at(a.first), b.timeline.at(b.first))
+	})
+	p.summary.Tracks = len(p.scans)
+	p.primers = make([][]byte, len(p.scans))
+	return p, nil
+}
+
+func (p *plan) note(s *scan) {
+	p.summary.Duration = max(p.summary.Duration, s.duration())
+	switch {
+	case s.frames == 0 && s.end.Finished:
+		p.summary.Notes = append(p.summary.Notes, fmt.Sprintf("track %s holds no media and is left out", s.track.Info.ID))
+	case s.frames == 0:
+		p.summary.Notes = append(p.summary.Notes, fmt.Sprintf("track %s was cut before its first media and is left out", s.track.Info.ID))
+	case !s.end.Finished:
+		p.summary.Notes = append(p.summary.Notes, fmt.Sprintf("track %s was cut: it ends at %s", s.track.Info.ID, s.duration().Round(100*time.Millisecond)))
+	}
+}
+
+// progress counts bytes read; every track is read twice.
+func progress(tell func(done, total int64), tracks []*vault.TrackReader) func(int) {
+	if tell == nil {
+		return func(int) {}
+	}
+	var done, total int64
+	for _, t := range tracks {
+		total += 2 * t.Info.Size
+	}
+	return func(n int) {
+		done += int64(n)
+		tell(done, total)
+	}
+}
+
+// replace writes a file beside path and renames it when it is complete.
+func replace(path string, write func(f *os.File) error) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".export-*")
+	if err != nil {
+		return err
+	}
+	err = errors.Join(write(f), f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		os.Remove(f.Name())
+	}
+	return err
+}
+
+// write muxes the tracks into w, which can seek if at is not nil.
+func (p *plan) write(ctx context.Context, w io.Writer, at io.WriterAt) error {
+	buffered := bufio.NewWriterSize(w, 256<<10)
+	var entries []mkvTrack
+	first := map[uint64]bool{}
+	for i, s := range p.scans {
+		e := mkvEntry(i+1, s)
+		if !first[e.TrackType] {
+			first[e.TrackType], e.FlagDefault = true, 1
+		}
+		entries = append(entries, e)
+	}
+	m, err := newMatroska(buffered, at, p.started, entries)
+	if err != nil {
+		return err
+	}
+	if err := p.mux(ctx, m); err != nil {
+		return err
+	}
+	// What finish goes back to must not be overtaken by the buffer.
+	if err := errors.Join(m.flush(), buffered.Flush()); err != nil {
+		return err
+	}
+	return errors.Join(m.finish(p.summary.Duration), buffered.Flush())
+}
+
+// mux merges the tracks by time.
+func (p *plan) mux(ctx context.Context, m *matroska) error {
+	for i, f := range p.primers {
+		if f != nil {
+			if err := m.frame(uint64(i+1), 0, true, f); err != nil {
+				return err
+			}
+		}
+	}
+	var q cursors
+	defer func() {
+		for _, c := range q {
+			c.clusters.Close()
+		}
+	}()
+	for i, s := range p.scans {
+		clusters, err := s.track.Open()
+		if err != nil {
+			return err
+		}
+		c := &cursor{scan: s, number: uint64(i + 1), clusters: clusters, read: p.read}
+		q = append(q, c)
+		if err := c.advance(); err != nil {
+			return err // a scanned track has a first frame
+		}
+	}
+	heap.Init(&q)
+	for len(q) > 0 && ctx.Err() == nil {
+		c := q[0]
+		if err := m.frame(c.number, c.ms, c.keyframe, c.data); err != nil {
+			return err
+		}
+		err := c.advance()
+		switch {
+		case errors.Is(err, io.EOF):
+			c.clusters.Close()
+			heap.Pop(&q)
+		case err != nil:
+			return err
+		default:
+			heap.Fix(&q, 0)
+		}
+	}
+	return ctx.Err()
+}
+
+// cursor walks the frames of one track.
+type cursor struct {
+	scan     *scan
+	number   uint64
+	clusters *vault.Clusters
+	read     func(n int)
+	frames   []frame // left of the current cluster
+
+	ms       int64
+	keyframe bool
+	data     []byte
+}
+
+// advance goes to the next frame; io.EOF behind the last.
+func (c *cursor) advance() error {
+	for len(c.frames) == 0 {
+		b, err := c.clusters.Next()
+		if err != nil {
+			return err
+		}
+		c.read(len(b))
+		// The reader reuses its buffer while the muxer still holds the frames.
+		for e, err := range entries(slices.Clone(b)) {
+			if err != nil {
+				return err
+			}
+			if e.frame != nil {
+				c.frames = append(c.frames, *e.frame)
+			}
+		}
+	}
+	f := c.frames[0]
+	c.frames = c.frames[1:]
+	c.ms = max(c.ms, (c.scan.timeline.at(f.pts)+500)/1000)
+	c.keyframe, c.data = f.keyframe, f.data
+	return nil
+}
+
+// cursors is a heap by time.
+type cursors []*cursor
+
+func (q cursors) Len() int { return len(q) }
+func (q cursors) Less(i, j int) bool {
+	if q[i].ms != q[j].ms {
+		return q[i].ms < q[j].ms
+	}
+	return q[i].number < q[j].number
+}
+func (q cursors) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
+func (q *cursors) Push(x any)   { *q = append(*q, x.(*cursor)) }
+func (q *cursors) Pop() any {
+	old := *q
+	c := old[len(old)-1]
+	*q = old[:len(old)-1]
+	return c
+}
