@@ -44,8 +44,10 @@ type claims struct {
 	RoomPreset string            `json:"roomPreset,omitempty"`
 }
 
-// errUnknownKey travels from the key lookup through the JWT parser.
-var errUnknownKey = errors.New("unknown API key")
+var (
+	errMalformed  = errors.New("token is malformed: want the three parts of a JWT")
+	errUnknownKey = errors.New("unknown API key") // from the key lookup through the JWT parser
+)
 
 // VerifyToken checks a LiveKit access token at now and returns what it grants.
 // Only HS256 by a known API key is accepted, with an expiry and a video grant;
@@ -60,6 +62,9 @@ func VerifyToken(token string, keys Keys, now time.Time) (*Grants, error) {
 		return nil, errors.New("token is empty")
 	case len(token) > MaxTokenBytes:
 		return nil, fmt.Errorf("token has %d bytes, at most %d are allowed", len(token), MaxTokenBytes)
+	case strings.ContainsAny(token, "\r\n"):
+		// Go's base64 decoder skips line breaks, so many texts would be one token.
+		return nil, errMalformed
 	}
 	var c claims
 	parsed, err := jwt.ParseWithClaims(token, &c, func(*jwt.Token) (any, error) {
@@ -110,7 +115,7 @@ func explainToken(parsed *jwt.Token, c *claims, err error) error {
 	if errors.Is(err, jwt.ErrTokenSignatureInvalid) {
 		return fmt.Errorf("token's signature does not match the secret of API key %.64q", c.Issuer)
 	}
-	return errors.New("token is malformed: want the three parts of a JWT")
+	return errMalformed
 }
 
 // grantsOf checks the sizes of what the token says about its bearer.
