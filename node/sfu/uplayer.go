@@ -23,9 +23,9 @@ type upLayer struct {
 	pkt     Packet // handed to the sinks, reused
 	started bool
 	ssrc    uint32
-	highest int64  // extended sequence number
-	odd     int32  // the sequence number that would confirm a restart, or -1
-	restart bool   // the next packet begins a new epoch
+	highest int64 // extended sequence number
+	odd     int32 // the sequence number that would confirm a restart, or -1
+	restart bool  // the next packet begins a new epoch
 
 	// Written by the ingest, read by everyone.
 	epoch  atomic.Uint32
