@@ -142,7 +142,7 @@ type TrackWriter struct {
 }
 
 func newTrackWriter(r *Recording, m TrackMeta) (*TrackWriter, error) {
-	if err := r.v.checkSpace(0); err != nil {
+	if err := r.v.checkSpace(roomToStart); err != nil {
 		return nil, err
 	}
 	meta, err := json.Marshal(m)

@@ -41,6 +41,10 @@ type Options struct {
 	Log *slog.Logger
 }
 
+// roomToStart is what must be free above the reserve before something new is
+// begun: there is no use in a track that ends with its first picture.
+const roomToStart = 64 << 10
+
 // Vault is a directory of recordings. It is immutable and safe for concurrent
 // use, also by several processes on one directory.
 type Vault struct {
@@ -80,7 +84,7 @@ func Open(dir string, keys *KeyStore, opts Options) (*Vault, error) {
 
 // Create starts a recording.
 func (v *Vault) Create(m Meta, now time.Time) (*Recording, error) {
-	if err := v.checkSpace(0); err != nil {
+	if err := v.checkSpace(roomToStart); err != nil {
 		return nil, fmt.Errorf("create recording: %w", err)
 	}
 	id := newID()
