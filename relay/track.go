@@ -1,0 +1,262 @@
+package relay
+
+import (
+	"encoding/binary"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/domicile/domicile/relay/wire"
+	"github.com/domicile/domicile/residency"
+)
+
+// Queues of a track. Half a second of audio; of video what a key frame of a
+// large picture takes, at 5 Mbit/s 400 ms.
+const (
+	audioPackets = 25
+	audioBytes   = 16 << 10
+	videoPackets = 512
+	videoBytes   = 256 << 10
+)
+
+// Track sends one media track to the peer. Offer and Report never block and may
+// be called from several goroutines; the permit is looked at again for every
+// batch that leaves.
+type Track struct {
+	// Static after OpenTrack.
+	l     *Link
+	alias uint32
+	video bool
+	epoch residency.Epoch // of the permit
+	until time.Time       // end of the permit
+	audio *queue          // nil for video
+	done  chan struct{}   // closed by Revoke and Close
+
+	revoked atomic.Pointer[string] // the reason, nil while the track may send
+	closed  atomic.Bool
+	ending  sync.Once // closes done
+	working atomic.Int32
+
+	lanes [wire.MaxLayer + 1]atomic.Pointer[lane]
+	count counters
+
+	spare batch // owned by the link's datagram sender
+}
+
+// OpenTrack gives a new track an alias, under which the peer binds it. How the
+// peer learns the alias is the caller's business. Aliases are never used twice.
+func (l *Link) OpenTrack(p residency.Permit, video bool) (*Track, error) {
+	if err := l.admit(p); err != nil {
+		return nil, err
+	}
+	t := &Track{l: l, video: video, epoch: p.Verdict().Epoch, until: p.Until(), done: make(chan struct{})}
+	if !video {
+		t.audio = newQueue(audioPackets, audioBytes, 0, nil)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ctx.Err() != nil {
+		return nil, fmt.Errorf("relay: open track to node %q: the link is down", l.peer.Name)
+	}
+	l.lastAlias++
+	t.alias = l.lastAlias
+	l.tracks[t.alias] = t
+	l.snapshotAudio()
+	return t, nil
+}
+
+// snapshotAudio renews what the datagram sender reads; l.mu is held.
+func (l *Link) snapshotAudio() {
+	var audio []*Track
+	for _, t := range l.tracks {
+		if t.audio != nil {
+			audio = append(audio, t)
+		}
+	}
+	l.audio.Store(&audio)
+}
+
+// Alias is the track's number on its link, never 0.
+func (t *Track) Alias() uint32 { return t.alias }
+
+// Offer queues a copy of an RTP packet; marker says that it ends its frame. When
+// the queue is full its oldest packets are dropped. Nothing is told to the
+// caller: Stats counts what was dropped, and why.
+func (t *Track) Offer(layer uint8, marker bool, rtp []byte) {
+	switch {
+	case len(rtp) < wire.MinPacket || len(rtp) > wire.MaxPacket || layer > wire.MaxLayer:
+		t.count.drop(DropMalformed, 1)
+	case t.revoked.Load() != nil:
+		t.count.drop(DropRevoked, 1)
+	case t.closed.Load() || t.l.ctx.Err() != nil:
+		t.count.drop(DropClosed, 1)
+	case t.audio != nil && t.l.datagrams.fits(len(rtp)):
+		var head [wire.RecordOverhead]byte
+		wire.PutRecord(head[:], t.alias, layer, len(rtp))
+		t.count.drop(DropQueueFull, t.audio.push(head[:], rtp, false))
+		t.l.datagrams.wakeUp()
+	default:
+		t.offerLane(layer, marker, rtp)
+	}
+}
+
+// offerLane queues a packet for a stream: video, and audio packets that no
+// datagram takes.
+func (t *Track) offerLane(layer uint8, marker bool, rtp []byte) {
+	ln := t.lanes[layer].Load()
+	if ln == nil {
+		if ln = t.startLane(layer); ln == nil {
+			t.count.drop(DropClosed, 1)
+			return
+		}
+	}
+	t.count.drop(DropQueueFull, ln.queue.push(nil, rtp, marker || t.audio != nil))
+	ln.wakeUp()
+}
+
+// startLane starts the sender of a layer with its first packet.
+func (t *Track) startLane(layer uint8) *lane {
+	ln := newLane(t, layer)
+	if !t.lanes[layer].CompareAndSwap(nil, ln) {
+		return t.lanes[layer].Load()
+	}
+	t.working.Add(1)
+	if !t.l.spawn(func() {
+		defer t.working.Add(-1)
+		ln.run()
+	}) {
+		t.working.Add(-1)
+		return nil
+	}
+	if t.revoked.Load() != nil { // Revoke may have looked before the lane was there
+		ln.flight.kill()
+	}
+	return ln
+}
+
+// Report sends a sender report of a layer. It is dropped when too many messages
+// wait.
+func (t *Track) Report(layer uint8, sr wire.SenderReport) {
+	if layer > wire.MaxLayer {
+		t.count.drop(DropMalformed, 1)
+		return
+	}
+	if !t.valid(t.l.cfg.Now()) || t.closed.Load() {
+		return
+	}
+	out := outgoing{track: t, envelope: wire.AppendReport(nil, wire.Report{Alias: t.alias, Layer: layer, Sender: sr})}
+	select {
+	case t.l.outbox <- out:
+	default:
+		t.count.drop(DropQueueFull, 1)
+	}
+}
+
+// valid reports whether the track may send at now. A permit that ended revokes
+// the track.
+func (t *Track) valid(now time.Time) bool {
+	if t.revoked.Load() != nil {
+		return false
+	}
+	if e := t.l.cfg.Epoch(); e != t.epoch {
+		t.Revoke(fmt.Sprintf("policy epoch is %d, the permit's %d", e, t.epoch))
+		return false
+	}
+	if !now.Before(t.until) {
+		t.Revoke("the permit ended at " + t.until.UTC().Format(time.RFC3339))
+		return false
+	}
+	return true
+}
+
+// Revoke stops the track for good. When it returns, no video leaves any more:
+// queued packets are dropped, open frames are reset and lost parts of them are
+// not sent again. Queued audio is dropped too; datagrams that are already QUIC's
+// or on the way to it, 33 at most, cannot be taken back: QUIC sends them within
+// a round trip or so, or the link is found dead.
+func (t *Track) Revoke(reason string) {
+	if !t.revoked.CompareAndSwap(nil, &reason) {
+		return
+	}
+	for i := range t.lanes {
+		if ln := t.lanes[i].Load(); ln != nil {
+			ln.flight.kill()
+		}
+	}
+	t.finish()
+	t.l.cfg.Log.Info("relay: track revoked", "peer", t.l.peer.Name, "alias", t.alias, "reason", reason)
+}
+
+// Revoked returns why the track was revoked, "" while it is not.
+func (t *Track) Revoked() string {
+	if r := t.revoked.Load(); r != nil {
+		return *r
+	}
+	return ""
+}
+
+// Close ends the track. What was offered before still leaves.
+func (t *Track) Close() {
+	t.closed.Store(true)
+	t.finish()
+}
+
+func (t *Track) finish() {
+	t.ending.Do(func() { close(t.done) })
+	t.l.datagrams.wakeUp()
+}
+
+// waiting returns how many packets are queued.
+func (t *Track) waiting() int {
+	n := 0
+	if t.audio != nil {
+		n = t.audio.len()
+	}
+	for i := range t.lanes {
+		if ln := t.lanes[i].Load(); ln != nil {
+			n += ln.queue.len()
+		}
+	}
+	return n
+}
+
+// finished reports whether an ended track has nothing left to do.
+func (t *Track) finished() bool {
+	select {
+	case <-t.done:
+		return t.working.Load() == 0 && (t.audio == nil || t.audio.len() == 0)
+	default:
+		return false
+	}
+}
+
+// sweepTracks revokes tracks whose permit ended, also those that send nothing
+// just now, and forgets those that ended.
+func (l *Link) sweepTracks() {
+	l.mu.Lock()
+	tracks := make([]*Track, 0, len(l.tracks))
+	for _, t := range l.tracks {
+		tracks = append(tracks, t)
+	}
+	l.mu.Unlock()
+	now := l.cfg.Now()
+	for _, t := range tracks {
+		t.valid(now)
+		if t.finished() {
+			l.forget(t)
+		}
+	}
+}
+
+func (l *Link) forget(t *Track) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, ok := l.tracks[t.alias]; ok {
+		delete(l.tracks, t.alias)
+		l.count.fold(&t.count)
+		l.snapshotAudio()
+	}
+}
+
+func timestamp(rtp []byte) uint32 { return binary.BigEndian.Uint32(rtp[4:]) }
