@@ -27,9 +27,9 @@ const (
 	// it. It covers goroutines that overtake each other and a repair on a short
 	// path; the receivers' own jitter buffers cover the rest.
 	reorderWait = 20 * time.Millisecond
-	// frameTimeout is how long a stream may take. Senders give frames up after
-	// FrameDeadline; whoever does not is not one of ours.
-	frameTimeout = 10 * time.Second
+	// frameTimeout is how long a stream may take, in FrameDeadlines. Senders give
+	// frames up after one; whoever never does is not one of ours.
+	frameTimeout = 10
 	frameBuffer  = 8 << 10
 )
 
@@ -190,7 +190,7 @@ var frameBuffers = sync.Pool{New: func() any { return new([frameBuffer]byte) }}
 
 // receiveFrame reads one frame; an error ends the link.
 func (l *Link) receiveFrame(s *quic.ReceiveStream) error {
-	s.SetReadDeadline(time.Now().Add(frameTimeout))
+	s.SetReadDeadline(time.Now().Add(frameTimeout * l.cfg.FrameDeadline))
 	var head [wire.FrameSize]byte
 	if _, err := io.ReadFull(s, head[:]); err != nil {
 		return l.frameEnded(s, err, true)
@@ -249,7 +249,7 @@ func (l *Link) frameEnded(s *quic.ReceiveStream, err error, cut bool) error {
 		return nil
 	case isTimeout(err):
 		s.CancelRead(wire.StreamDeadline)
-		return protocolError(fmt.Errorf("a media stream was left open for %s", frameTimeout))
+		return protocolError(fmt.Errorf("a media stream was left open for %s", frameTimeout*l.cfg.FrameDeadline))
 	case cut:
 		return protocolError(fmt.Errorf("media stream: %w", wire.ErrCut))
 	}

@@ -52,7 +52,7 @@ func TestVideoArrivesInOrderOnItsLayers(t *testing.T) {
 	track, sink := openTrack(t, ab, true), relaytest.NewSink()
 	ba.Bind(track.Alias(), sink)
 
-	const frames, perFrame = 50, 9
+	const frames, perFrame = 25, 9 // what the queue holds, should the sender not run at all
 	for f := range frames {
 		for p := range perFrame {
 			for layer := range uint8(3) {

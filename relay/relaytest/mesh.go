@@ -216,6 +216,7 @@ type Packet struct {
 	Seq   uint16
 	TS    uint32
 	Size  int
+	At    time.Time // arrival, as the link says
 }
 
 // Sink is a media sink that writes down packets and reports.
@@ -232,12 +233,12 @@ func NewSink() *Sink {
 }
 
 // Media writes down the packet.
-func (s *Sink) Media(layer uint8, rtp []byte, _ time.Time) {
+func (s *Sink) Media(layer uint8, rtp []byte, arrival time.Time) {
 	if s.busy[layer].Swap(true) {
 		s.Clashes.Add(1)
 	}
 	defer s.busy[layer].Store(false)
-	s.Packets <- Packet{layer, binary.BigEndian.Uint16(rtp[2:]), binary.BigEndian.Uint32(rtp[4:]), len(rtp)}
+	s.Packets <- Packet{layer, binary.BigEndian.Uint16(rtp[2:]), binary.BigEndian.Uint32(rtp[4:]), len(rtp), arrival}
 }
 
 // Report writes down the report.
