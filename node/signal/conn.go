@@ -1,10 +1,12 @@
 package signal
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -37,6 +39,10 @@ type Options struct {
 	// WriteTimeout is how long one message may take to leave; 5 s. It also
 	// bounds the flush in Close.
 	WriteTimeout time.Duration
+
+	// CloseTimeout is how long the client has to answer a close frame before
+	// the socket is cut; 1 s. Clients that answer do so in one round trip.
+	CloseTimeout time.Duration
 }
 
 func (o Options) withDefaults() Options {
@@ -52,6 +58,9 @@ func (o Options) withDefaults() Options {
 	if o.WriteTimeout <= 0 {
 		o.WriteTimeout = 5 * time.Second
 	}
+	if o.CloseTimeout <= 0 {
+		o.CloseTimeout = time.Second
+	}
 	return o
 }
 
@@ -59,11 +68,12 @@ func (o Options) withDefaults() Options {
 // and Close for any. Every Conn must be closed: Close waits for its writer.
 type Conn struct {
 	// Static after construction.
-	ws   *websocket.Conn
-	opts Options
-	out  chan frame    // to the writer, bounded by Options
-	stop chan struct{} // closed when the connection is to end
-	done chan struct{} // closed when the writer has ended and the socket is closed
+	ws     *websocket.Conn
+	socket net.Conn // below ws, only ever closed
+	opts   Options
+	out    chan frame    // to the writer, bounded by Options
+	stop   chan struct{} // closed when the connection is to end
+	done   chan struct{} // closed when the writer has ended and the socket is closed
 
 	json    atomic.Bool  // the client's last frame was text: answer in JSON
 	pending atomic.Int64 // bytes in out and in the writer's hands
@@ -91,7 +101,8 @@ type ending struct {
 // an error it has answered the request.
 func Accept(w http.ResponseWriter, r *http.Request, opts Options) (*Conn, error) {
 	opts = opts.withDefaults()
-	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{
+	keeper := &socketKeeper{ResponseWriter: w}
+	ws, err := websocket.Accept(keeper, r, &websocket.AcceptOptions{
 		InsecureSkipVerify: true,                          // that is: any origin
 		CompressionMode:    websocket.CompressionDisabled, // no decompression bombs, and SDP is sent once
 	})
@@ -100,14 +111,29 @@ func Accept(w http.ResponseWriter, r *http.Request, opts Options) (*Conn, error)
 	}
 	ws.SetReadLimit(opts.ReadLimit)
 	c := &Conn{
-		ws:   ws,
-		opts: opts,
-		out:  make(chan frame, opts.QueueFrames),
-		stop: make(chan struct{}),
-		done: make(chan struct{}),
+		ws:     ws,
+		socket: keeper.socket,
+		opts:   opts,
+		out:    make(chan frame, opts.QueueFrames),
+		stop:   make(chan struct{}),
+		done:   make(chan struct{}),
 	}
 	go c.writeLoop()
 	return c, nil
+}
+
+// socketKeeper remembers the socket that the upgrade takes over. The library
+// waits 5 s for the answer to a close frame and offers no way to cut that short.
+type socketKeeper struct {
+	http.ResponseWriter
+	socket net.Conn
+}
+
+// Hijack implements http.Hijacker.
+func (k *socketKeeper) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	socket, rw, err := http.NewResponseController(k.ResponseWriter).Hijack()
+	k.socket = socket
+	return socket, rw, err
 }
 
 // Recv waits for the client's next message. A message whose oneof is nil is of a
@@ -176,7 +202,7 @@ func (c *Conn) overflow() error {
 // Close sends what is queued, tells the client the reason (cut to the 123 bytes
 // that a close frame holds) and returns when the socket is closed and the writer
 // has ended. A client that neither reads nor answers can draw that out for
-// WriteTimeout and then 5 s more. Further calls wait for the same end.
+// twice WriteTimeout and then CloseTimeout. Further calls wait for the same end.
 func (c *Conn) Close(reason string) {
 	c.end(ending{code: websocket.StatusNormalClosure, reason: reason, flush: true, cause: ErrClosed})
 	<-c.done
@@ -223,12 +249,14 @@ func (c *Conn) write(ctx context.Context, f frame) error {
 	return c.ws.Write(ctx, f.kind, f.data)
 }
 
-// finish flushes if the ending asks for it, then closes the socket. The error of
-// the closing handshake is of no use to anybody: the client may be gone.
+// finish flushes if the ending asks for it, then closes the socket. The errors
+// of closing are of no use to anybody: the client may be gone.
 func (c *Conn) finish() {
 	if c.ending.flush {
 		c.flush()
 	}
+	cut := time.AfterFunc(c.opts.CloseTimeout, func() { _ = c.socket.Close() })
+	defer cut.Stop()
 	_ = c.ws.Close(c.ending.code, closeReason(c.ending.reason))
 }
 
