@@ -1,0 +1,85 @@
+// Command domicile is one node of a Domicile mesh, and the tools of those who
+// run it.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/domicile/domicile/configs"
+)
+
+// version is set by the build.
+var version = "dev"
+
+// cli is every command. The help texts are the manual page.
+type cli struct {
+	Run        runCmd        `cmd:"" help:"Run a node in production."`
+	Demo       demoCmd       `cmd:"" help:"Run a demo mesh of three nodes on this machine: Frankfurt, Warsaw, New York."`
+	Dev        devCmd        `cmd:"" help:"Run one node without a mesh, for people who write clients."`
+	Check      checkCmd      `cmd:"" help:"Check a node's configuration and everything it refers to, and start nothing."`
+	Explain    explainCmd    `cmd:"" help:"Explain which node would serve an attendee of a room, and why."`
+	State      stateCmd      `cmd:"" help:"Show a running node's mesh, links and rooms."`
+	Recordings recordingsCmd `cmd:"" help:"List, check and export recordings."`
+	CA         caCmd         `cmd:"" name:"ca" help:"The operator's certificate authority: create it, issue certificates."`
+	Policy     policyCmd     `cmd:"" help:"Residency policies: list the built-in profiles, check and sign a policy file."`
+	Version    versionCmd    `cmd:"" help:"Print the version."`
+}
+
+// Exit codes beside 0: 1 is an error at work, 2 one in what the user wrote.
+const (
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	os.Exit(run(ctx, os.Args[1:]))
+}
+
+func run(ctx context.Context, args []string) int {
+	var c cli
+	parser, err := kong.New(&c, kong.Name("domicile"), kong.UsageOnError(),
+		kong.Description("An edge-distributed SFU mesh that knows where your media may live."),
+		kong.BindTo(ctx, (*context.Context)(nil)), kong.Exit(func(code int) { os.Exit(code) }))
+	if err != nil {
+		panic(err) // the struct above is wrong
+	}
+	if len(args) == 0 {
+		args = []string{"--help"}
+	}
+	k, err := parser.Parse(args)
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "domicile: %v\nSee: domicile --help\n", err)
+		return exitUsage
+	}
+	if err := k.Run(); err != nil {
+		fmt.Fprintf(os.Stderr, "domicile: %v\n", err)
+		return exitCode(err)
+	}
+	return 0
+}
+
+// exitCode is 2 for faults in files that the user wrote.
+func exitCode(err error) int {
+	var faults configs.Faults
+	if errors.As(err, &faults) {
+		return exitUsage
+	}
+	return exitFailed
+}
+
+type versionCmd struct{}
+
+// Run prints the version.
+func (versionCmd) Run() error {
+	fmt.Println("domicile", version)
+	return nil
+}

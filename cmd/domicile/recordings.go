@@ -1,0 +1,189 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"text/tabwriter"
+	"time"
+
+	"github.com/domicile/domicile/node/record"
+	"github.com/domicile/domicile/residency/vault"
+)
+
+type recordingsCmd struct {
+	List   recordingsListCmd   `cmd:"" help:"List the recordings on this node."`
+	Export recordingsExportCmd `cmd:"" help:"Write a recording to a file that players open."`
+	Verify recordingsVerifyCmd `cmd:"" help:"Check that a recording is complete and unchanged."`
+}
+
+// open opens the vault of the node; the node may be running.
+func (t target) open() (*vault.Vault, error) {
+	dir, err := t.dataDir()
+	if err != nil {
+		return nil, err
+	}
+	keys, err := vault.OpenKeyStore(filepath.Join(dir, "keys"))
+	if err != nil {
+		return nil, err
+	}
+	return vault.Open(filepath.Join(dir, "recordings"), keys, vault.Options{})
+}
+
+// read opens one recording by the id that the user typed.
+func (t target) read(id string) (*vault.Reader, error) {
+	v, err := t.open()
+	if err != nil {
+		return nil, err
+	}
+	rid, err := vault.ParseID(id)
+	if err != nil {
+		return nil, err
+	}
+	return v.Read(rid)
+}
+
+type recordingsListCmd struct {
+	target
+	JSON bool `name:"json" help:"Print JSON."`
+}
+
+type recordingLine struct {
+	ID      vault.ID    `json:"id"`
+	Room    string      `json:"room"`
+	Policy  string      `json:"policy"`
+	Node    string      `json:"node"`
+	Country string      `json:"country"`
+	Started time.Time   `json:"started"`
+	Ended   *time.Time  `json:"ended,omitempty"`
+	State   vault.State `json:"state"`
+	Tracks  int         `json:"tracks"`
+	Bytes   int64       `json:"bytes"`
+	Problem string      `json:"problem,omitempty"`
+}
+
+// Run prints one line a recording.
+func (c *recordingsListCmd) Run() error {
+	v, err := c.open()
+	if err != nil {
+		return err
+	}
+	infos, err := v.List()
+	if err != nil {
+		return err
+	}
+	lines := make([]recordingLine, 0, len(infos))
+	for _, i := range infos {
+		lines = append(lines, lineOf(i))
+	}
+	if c.JSON {
+		return printJSON(lines)
+	}
+	if len(lines) == 0 {
+		fmt.Fprintln(os.Stderr, "no recordings")
+		return nil
+	}
+	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "ID\tROOM\tSTATE\tSTARTED\tLENGTH\tTRACKS\tBYTES\tNODE")
+	for _, l := range lines {
+		length := "-"
+		if l.Ended != nil {
+			length = l.Ended.Sub(l.Started).Round(time.Second).String()
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s (%s)\n", l.ID, l.Room, l.State,
+			l.Started.Local().Format(time.DateTime), length, l.Tracks, l.Bytes, l.Node, l.Country)
+		if l.Problem != "" {
+			fmt.Fprintf(w, "\t%s\n", l.Problem)
+		}
+	}
+	return w.Flush()
+}
+
+func lineOf(i vault.Info) recordingLine {
+	l := recordingLine{ID: i.ID, Room: i.Room, Policy: i.Policy, Node: string(i.Node), Country: string(i.Country),
+		Started: i.Started, State: i.State, Tracks: len(i.Tracks), Bytes: i.Size()}
+	if !i.Ended.IsZero() {
+		l.Ended = &i.Ended
+	}
+	if i.Problem != nil {
+		l.Problem = i.Problem.Error()
+	}
+	return l
+}
+
+type recordingsExportCmd struct {
+	target
+	ID          string `arg:"" help:"The recording, RE_…"`
+	Output      string `short:"o" type:"path" help:"The file to write. Default: the recording's id with the format's ending."`
+	Format      string `enum:"mkv,mp4," default:"" help:"mkv (as it was sent) or mp4 (encoded again by ffmpeg). Default: by the file's ending, else mkv."`
+	Participant string `help:"Only the tracks of this identity."`
+	Quiet       bool   `short:"q" help:"Show no progress."`
+}
+
+// Run exports the recording.
+func (c *recordingsExportCmd) Run(ctx context.Context) error {
+	r, err := c.read(c.ID)
+	if err != nil {
+		return err
+	}
+	format := record.Format(c.Format)
+	if format == "" {
+		format = record.MKV
+		if filepath.Ext(c.Output) == ".mp4" {
+			format = record.MP4
+		}
+	}
+	path := c.Output
+	if path == "" {
+		path = c.ID + "." + string(format)
+	}
+	opts := record.ExportOptions{Path: path, Format: format, Participant: c.Participant}
+	if !c.Quiet {
+		opts.Progress = progress()
+	}
+	summary, err := record.Export(ctx, r, opts)
+	if !c.Quiet {
+		fmt.Fprintln(os.Stderr)
+	}
+	if err != nil {
+		return err
+	}
+	for _, note := range summary.Notes {
+		fmt.Fprintln(os.Stderr, "note:", note)
+	}
+	fmt.Println(path)
+	return nil
+}
+
+// progress draws one line that grows.
+func progress() func(done, total int64) {
+	last := int64(-1)
+	return func(done, total int64) {
+		if total <= 0 {
+			return
+		}
+		if p := min(100, done*100/total); p != last {
+			last = p
+			fmt.Fprintf(os.Stderr, "\rexporting: %3d %%", p)
+		}
+	}
+}
+
+type recordingsVerifyCmd struct {
+	target
+	ID string `arg:"" help:"The recording, RE_…"`
+}
+
+// Run opens every cluster of the recording.
+func (c *recordingsVerifyCmd) Run(ctx context.Context) error {
+	r, err := c.read(c.ID)
+	if err != nil {
+		return err
+	}
+	checks, err := record.Verify(ctx, r)
+	if err != nil {
+		return err
+	}
+	return printJSON(checks)
+}

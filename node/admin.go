@@ -1,0 +1,148 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/domicile/domicile/control/membership"
+	"github.com/domicile/domicile/node/room"
+	"github.com/domicile/domicile/relay"
+	"github.com/domicile/domicile/residency"
+	"github.com/domicile/domicile/router"
+)
+
+// AdminSocket is the name of the operator's socket in a node's data directory.
+// Only the user that runs the node can open it; attendees cannot reach it at
+// all (A19).
+const AdminSocket = "admin.sock"
+
+// NodeState is what an operator sees of a node.
+type NodeState struct {
+	Name    residency.NodeName   `json:"name"`
+	Epoch   residency.Epoch      `json:"epoch"`
+	Members []MemberState        `json:"members"`
+	Refused []membership.Refusal `json:"refused"`
+	Links   []relay.Stats        `json:"links"`
+	Rooms   []RoomState          `json:"rooms"`
+}
+
+// MemberState is a node of the mesh as this one sees it.
+type MemberState struct {
+	Name    residency.NodeName `json:"name"`
+	Country residency.Country  `json:"country"`
+	Roles   []residency.Role   `json:"roles"`
+	Epoch   residency.Epoch    `json:"epoch"`
+	Load    float64            `json:"load"`
+	URL     string             `json:"url"`
+	Linked  bool               `json:"linked"`
+}
+
+// RoomState is a room on this node, by its sid: names stay inside the room's zone.
+type RoomState struct {
+	SID          string             `json:"sid"`
+	Policy       string             `json:"policy"`
+	Home         residency.NodeName `json:"home"`
+	Nodes        []room.Presence    `json:"nodes"`
+	Participants int                `json:"participants"`
+	Recording    bool               `json:"recording"`
+}
+
+func (n *Node) state() NodeState {
+	s := NodeState{Name: n.cfg.Self.Name, Epoch: n.gate().Epoch(), Members: []MemberState{},
+		Refused: []membership.Refusal{}, Links: []relay.Stats{}, Rooms: []RoomState{}}
+	for _, c := range n.candidates() {
+		s.Members = append(s.Members, MemberState{Name: c.Node.Name, Country: c.Node.Country, Roles: c.Node.Roles,
+			Epoch: c.Epoch, Load: c.Load, URL: c.URL, Linked: c.Local || n.link(c.Node.Name) != nil})
+	}
+	if n.mesh != nil {
+		s.Refused = append(s.Refused, n.mesh.Snapshot().Refused...)
+		for _, l := range n.fabric.Links() {
+			s.Links = append(s.Links, l.Stats())
+		}
+	}
+	for _, r := range n.rooms.all() {
+		snap := r.Snapshot()
+		s.Rooms = append(s.Rooms, RoomState{SID: snap.Record.SID, Policy: snap.Record.Policy, Home: snap.Home,
+			Nodes: snap.Nodes, Participants: len(snap.Participants), Recording: snap.Record.Recording != nil})
+	}
+	return s
+}
+
+// runAdmin serves the operator's commands on a socket in the data directory.
+func (n *Node) runAdmin(ctx context.Context) error {
+	if n.cfg.DataDir == "" {
+		return nil
+	}
+	if err := os.MkdirAll(n.cfg.DataDir, 0o700); err != nil {
+		return fmt.Errorf("admin socket: %w", err)
+	}
+	path := filepath.Join(n.cfg.DataDir, AdminSocket)
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("admin socket: %w", err)
+	}
+	ln, err := net.Listen("unix", path)
+	if err != nil {
+		return fmt.Errorf("admin socket: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return errors.Join(fmt.Errorf("admin socket: %w", err), ln.Close())
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /state", func(w http.ResponseWriter, r *http.Request) { answer(w, n.state(), nil) })
+	mux.HandleFunc("GET /explain", func(w http.ResponseWriter, r *http.Request) {
+		p, err := n.explain(r)
+		answer(w, explained{Placement: p, Text: p.String()}, err)
+	})
+	return serveUntil(ctx, ln, mux)
+}
+
+// explained is a placement with its table for a terminal.
+type explained struct {
+	router.Placement
+	Text string `json:"text"`
+}
+
+// runMetrics serves Prometheus on an address of its own, if one is configured.
+func (n *Node) runMetrics(ctx context.Context) error {
+	if !n.cfg.Listen.Metrics.IsValid() {
+		return nil
+	}
+	ln, err := net.Listen("tcp", n.cfg.Listen.Metrics.String())
+	if err != nil {
+		return fmt.Errorf("metrics: %w", err)
+	}
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(collector{n})
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
+	return serveUntil(ctx, ln, mux)
+}
+
+func serveUntil(ctx context.Context, ln net.Listener, h http.Handler) error {
+	srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
+	stopped := make(chan struct{})
+	defer context.AfterFunc(ctx, func() {
+		defer close(stopped)
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		if srv.Shutdown(grace) != nil {
+			srv.Close()
+		}
+	})()
+	err := srv.Serve(ln)
+	if errors.Is(err, http.ErrServerClosed) {
+		<-stopped
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,142 @@
+package node
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strings"
+
+	"github.com/domicile/domicile/control"
+	"github.com/domicile/domicile/node/signal"
+	"github.com/domicile/domicile/residency"
+	"github.com/domicile/domicile/router"
+)
+
+// Refusal is why a person or program does not get what they asked for, with
+// what would work instead. It travels between nodes as JSON.
+type Refusal struct {
+	Code    string `json:"code"` // see below
+	Message string `json:"message"`
+	Hint    string `json:"hint,omitempty"`
+	Rule    string `json:"rule,omitempty"`   // of the gate or the router
+	Policy  string `json:"policy,omitempty"` // of the room
+	Use     *Use   `json:"use,omitempty"`    // a node that would do
+}
+
+// Use names a node to use instead.
+type Use struct {
+	Node residency.NodeName `json:"node"`
+	URL  string             `json:"url"`
+}
+
+// The codes of refusals.
+const (
+	CodeRefused     = "refused"     // by residency or placement
+	CodeNotFound    = "not_found"   // no such room or participant
+	CodeInvalid     = "invalid"     // the request cannot be carried out as it stands
+	CodeForbidden   = "forbidden"   // the token does not grant it
+	CodeUnavailable = "unavailable" // a node that is needed cannot be asked now
+	CodeInternal    = "internal"    // this node failed; its log says how
+)
+
+// Error returns the whole story in one line.
+func (r *Refusal) Error() string {
+	s := r.Message
+	if r.Use != nil {
+		s += "; use node " + string(r.Use.Node) + " instead: " + r.Use.URL
+	}
+	if r.Hint != "" {
+		s += " (" + r.Hint + ")"
+	}
+	return s
+}
+
+// status is the HTTP status of a refusal.
+func (r *Refusal) status() int {
+	switch r.Code {
+	case CodeRefused, CodeForbidden:
+		return http.StatusForbidden
+	case CodeNotFound:
+		return http.StatusNotFound
+	case CodeInvalid:
+		return http.StatusBadRequest
+	case CodeUnavailable:
+		return http.StatusServiceUnavailable
+	}
+	return http.StatusInternalServerError
+}
+
+// refused turns a verdict into a refusal.
+func refused(v residency.Verdict) *Refusal {
+	return &Refusal{Code: CodeRefused, Message: v.Reason, Rule: v.Rule, Policy: v.Policy}
+}
+
+// instead adds the node that a placement chose.
+func (r *Refusal) instead(p router.Placement) *Refusal {
+	out := *r
+	if p.Chosen != nil {
+		out.Use = &Use{Node: p.Chosen.Node, URL: p.Chosen.URL}
+	} else if out.Hint == "" {
+		out.Hint = p.Hint
+	}
+	return &out
+}
+
+// asRefusal finds the refusal in an error; any other error is an internal one.
+func asRefusal(err error) *Refusal {
+	var r *Refusal
+	if errors.As(err, &r) {
+		return r
+	}
+	return &Refusal{Code: CodeInternal, Message: err.Error()}
+}
+
+// encodeRefusal makes the error text that travels over a link.
+func encodeRefusal(err error) error {
+	b, jerr := json.Marshal(asRefusal(err))
+	if jerr != nil {
+		return err
+	}
+	return errors.New(string(b))
+}
+
+// decodeRefusal reads it again. A text that is none is kept as it is.
+func decodeRefusal(text string) error {
+	if i := strings.IndexByte(text, '{'); i >= 0 {
+		var r Refusal
+		if json.Unmarshal([]byte(text[i:]), &r) == nil && r.Code != "" {
+			return &r
+		}
+	}
+	return &Refusal{Code: CodeUnavailable, Message: text}
+}
+
+// toSignal makes what a LiveKit client is answered; it shows people only the
+// texts of 401 and 403, so a residency refusal is a 403.
+func toSignal(err error) error {
+	var s *signal.Refusal
+	if errors.As(err, &s) {
+		return s
+	}
+	r := asRefusal(err)
+	return signal.Refuse(r.status(), "%s", r.Error())
+}
+
+// toControl makes what the server API answers.
+func toControl(err error) error {
+	if err == nil {
+		return nil
+	}
+	r := asRefusal(err)
+	switch r.Code {
+	case CodeRefused, CodeForbidden:
+		return control.ErrRefused{Rule: r.Rule, Reason: r.Error()}
+	case CodeNotFound:
+		return errors.Join(control.ErrNotFound, r)
+	case CodeInvalid:
+		return errors.Join(control.ErrInvalid, r)
+	case CodeUnavailable:
+		return errors.Join(control.ErrUnavailable, r)
+	}
+	return err
+}

@@ -1,0 +1,233 @@
+package room
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/domicile/domicile/control"
+	"github.com/domicile/domicile/node/sfu"
+	"github.com/domicile/domicile/relay"
+	"github.com/domicile/domicile/residency"
+	"github.com/livekit/protocol/livekit"
+)
+
+// The messages that nodes of one room exchange over their links. Every one is
+// JSON, so that a node ignores fields which a newer node has added.
+const (
+	KindHello        relay.Kind = 0x10 + iota // a node → the room's home: I am in the room, with these numbers
+	KindRoster                                // home → nodes: the room's record and its nodes
+	KindParticipants                          // node → node: the records of the participants it serves
+	KindSubscribe                             // node → publisher's node: send me these layers of a track
+	KindTrackOpen                             // publisher's node → node: the track comes under this alias
+	KindTrackClosed                           // publisher's node → node: the track does not come, or no longer
+	KindKeyframe                              // node → publisher's node: a decoder needs a keyframe
+	KindLayers                                // publisher's node → node: the layers that carry packets now
+	KindData                                  // node → node: a data packet of a participant
+)
+
+// maxMessage bounds a decoded message; relay refuses larger ones already, this
+// is the second lock on the door.
+const maxMessage = 1 << 20
+
+// Record is what the home writes about a room.
+type Record struct {
+	Name             string     `json:"name"`
+	SID              string     `json:"sid"`
+	Policy           string     `json:"policy"`
+	Metadata         string     `json:"metadata,omitempty"`
+	EmptyTimeout     uint32     `json:"empty_timeout,omitempty"`     // seconds
+	DepartureTimeout uint32     `json:"departure_timeout,omitempty"` // seconds
+	MaxParticipants  uint32     `json:"max_participants,omitempty"`
+	CreatedMS        int64      `json:"created_ms"` // Unix milliseconds
+	Recording        *Recording `json:"recording,omitempty"`
+	RecordingProblem string     `json:"recording_problem,omitempty"` // why the last recording ended early
+}
+
+// Recording says where a room is being recorded.
+type Recording struct {
+	ID      string             `json:"id"`
+	Node    residency.NodeName `json:"node"`
+	Country residency.Country  `json:"country"`
+	SinceMS int64              `json:"since_ms"` // Unix milliseconds
+}
+
+// Presence is a node's part in a room, as the node itself states it.
+type Presence struct {
+	Node         residency.NodeName `json:"node"`
+	Participants int                `json:"participants"`
+	Outside      bool               `json:"outside,omitempty"`  // serves a participant from outside the media zone (R3)
+	Recorder     bool               `json:"recorder,omitempty"` // records the room
+}
+
+// present reports whether the node takes part at all.
+func (p Presence) present() bool { return p.Participants > 0 || p.Recorder }
+
+// Hello tells the home about a node's presence. It carries the record, so that
+// a home that has just taken over can rebuild the room from its nodes.
+type Hello struct {
+	Presence Presence `json:"presence"`
+	Record   Record   `json:"record"`
+}
+
+// Roster is the home's view of a room, sent whole.
+type Roster struct {
+	Home   residency.NodeName `json:"home"`
+	Seq    uint64             `json:"seq"` // rises with every change by this home
+	Record Record             `json:"record"`
+	Nodes  []Presence         `json:"nodes"`
+	// Deleted tells the nodes that the room is over for everybody.
+	Deleted bool `json:"deleted,omitempty"`
+}
+
+// ParticipantRecord is one participant as the node that serves it states it.
+type ParticipantRecord struct {
+	Version uint64                      `json:"version"` // rises with every change
+	Info    []byte                      `json:"info"`    // livekit.ParticipantInfo, protobuf
+	Media   map[sfu.TrackID]TrackRecord `json:"media,omitempty"`
+}
+
+// TrackRecord is what another node has to know of a track to receive it.
+type TrackRecord struct {
+	Codec     sfu.Codec    `json:"codec"`
+	Available sfu.LayerSet `json:"available"`
+}
+
+// Participants carries changes of participant records; with Whole set it is
+// all of them, and whoever is not in it has left.
+type Participants struct {
+	Presence Presence            `json:"presence"`
+	Whole    bool                `json:"whole,omitempty"`
+	Changed  []ParticipantRecord `json:"changed,omitempty"`
+	Left     []string            `json:"left,omitempty"` // participant sids
+}
+
+// Subscribe asks for layers of a track; no layers ends the subscription.
+type Subscribe struct {
+	Track  sfu.TrackID  `json:"track"`
+	Layers sfu.LayerSet `json:"layers"`
+}
+
+// TrackOpen answers Subscribe: the track's packets come under Alias.
+type TrackOpen struct {
+	Track     sfu.TrackID  `json:"track"`
+	Alias     uint32       `json:"alias"`
+	Available sfu.LayerSet `json:"available"`
+}
+
+// TrackClosed says that a track does not come, and why.
+type TrackClosed struct {
+	Track  sfu.TrackID `json:"track"`
+	Reason string      `json:"reason"`
+}
+
+// Keyframe asks the publisher's node for a keyframe.
+type Keyframe struct {
+	Track sfu.TrackID `json:"track"`
+	Layer sfu.Layer   `json:"layer"`
+}
+
+// Layers says which layers of a track carry packets now.
+type Layers struct {
+	Track     sfu.TrackID  `json:"track"`
+	Available sfu.LayerSet `json:"available"`
+}
+
+// Data carries one livekit.DataPacket whose sender fields the sending node has set.
+type Data struct {
+	Reliable bool   `json:"reliable,omitempty"`
+	Packet   []byte `json:"packet"`
+}
+
+// class says which data class a message belongs to, and so which zone guards it.
+func class(k relay.Kind) residency.Class {
+	if k == KindData {
+		return residency.ClassChat
+	}
+	return residency.ClassSignalling
+}
+
+// encode never fails for the message types of this package.
+func encode(v any) []byte {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(fmt.Sprintf("room: encoding %T: %v", v, err))
+	}
+	return b
+}
+
+// decode parses a message and lets it check itself.
+func decode[T any](b []byte) (T, error) {
+	var v T
+	if len(b) > maxMessage {
+		return v, fmt.Errorf("message of %d bytes: at most %d", len(b), maxMessage)
+	}
+	if err := json.Unmarshal(b, &v); err != nil {
+		return v, fmt.Errorf("message %T: %w", v, err)
+	}
+	if c, ok := any(&v).(interface{ check() error }); ok {
+		if err := c.check(); err != nil {
+			return v, fmt.Errorf("message %T: %w", v, err)
+		}
+	}
+	return v, nil
+}
+
+func (r *Record) check() error {
+	if err := control.ValidRoomName(r.Name); err != nil {
+		return err
+	}
+	if r.SID == "" || r.Policy == "" {
+		return fmt.Errorf("record of room %q lacks its sid or policy", r.Name)
+	}
+	return nil
+}
+
+func (h *Hello) check() error { return h.Record.check() }
+
+func (r *Roster) check() error {
+	if len(r.Nodes) > 10_000 {
+		return fmt.Errorf("roster of %d nodes", len(r.Nodes))
+	}
+	return r.Record.check()
+}
+
+func (p *Participants) check() error {
+	for i := range p.Changed {
+		if _, err := p.Changed[i].info(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// info parses the participant's record and checks that the mesh can hold it.
+func (p *ParticipantRecord) info() (*livekit.ParticipantInfo, error) {
+	info := &livekit.ParticipantInfo{}
+	if err := proto.Unmarshal(p.Info, info); err != nil {
+		return nil, fmt.Errorf("participant record: %w", err)
+	}
+	if info.Sid == "" || info.Identity == "" {
+		return nil, errors.New("participant record lacks its sid or identity")
+	}
+	if len(info.Tracks) > maxTracks {
+		return nil, fmt.Errorf("participant record with %d tracks: at most %d", len(info.Tracks), maxTracks)
+	}
+	return info, nil
+}
+
+func (d *Data) check() error {
+	if len(d.Packet) == 0 || len(d.Packet) > maxDataPacket {
+		return fmt.Errorf("data packet of %d bytes: want 1 to %d", len(d.Packet), maxDataPacket)
+	}
+	return nil
+}
+
+// HelloRecord reads a Hello for a node on which the room does not live yet: the
+// record it carries, and whether the sender takes part at all.
+func HelloRecord(body []byte) (rec Record, present bool, err error) {
+	h, err := decode[Hello](body)
+	return h.Record, h.Presence.present(), err
+}

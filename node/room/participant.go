@@ -1,0 +1,370 @@
+package room
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/livekit/protocol/livekit"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/domicile/domicile/node/rtc"
+	"github.com/domicile/domicile/node/sfu"
+	"github.com/domicile/domicile/node/signal"
+	"github.com/domicile/domicile/residency"
+)
+
+const (
+	// LiveKit clients ping every pingInterval and give up after pingTimeout
+	// without an answer; the node gives up on a silent client likewise.
+	pingInterval = 5 * time.Second
+	pingTimeout  = 15 * time.Second
+
+	requestQueue  = 64  // signalling requests read ahead of their handling
+	participantQ  = 512 // events from the room; a participant that is stuck is sent away
+	sessionTick   = 100 * time.Millisecond
+	publishWait   = 5 * time.Second // media may arrive before its add_track
+	compatVersion = "1.9.0"         // the LiveKit server version whose protocol this node speaks
+	compatProto   = 16
+)
+
+// Attendee is what the node found out about a joining participant.
+type Attendee struct {
+	Sid     string
+	Outside bool // known to be outside the media zone of the room's policy
+}
+
+// Participant is one attendee's connection. Its own goroutine (Serve) owns the
+// session and the subscriptions; the room owns its record.
+type Participant struct {
+	// Static after construction.
+	room     *Room
+	log      *slog.Logger
+	sid      string
+	identity string
+	join     signal.Join
+	conn     *signal.Conn
+	outside  bool
+	inbox    chan func()
+	stop     context.CancelCauseFunc
+	pending  *pendingTracks
+
+	// Owned by Room.run.
+	info    *livekit.ParticipantInfo // replaced, never changed in place
+	version uint64
+	wanted  map[sfu.TrackID]bool // explicit subscription choices
+
+	// Owned by Serve.
+	session      *rtc.Session
+	subs         map[sfu.TrackID]*sfu.DownTrack
+	settings     map[sfu.TrackID]*livekit.UpdateTrackSettings
+	heardAt      time.Time
+	lastReliable uint32 // highest reliable data sequence handled
+	active       bool
+}
+
+// errLeft ends a participant that said goodbye.
+var errLeft = errors.New("client left")
+
+// kicked ends a participant that the room sends away.
+type kicked struct{ reason livekit.DisconnectReason }
+
+func (k kicked) Error() string { return "sent away: " + k.reason.String() }
+
+// Serve runs a participant over its signalling connection until it leaves. It
+// returns why it ended.
+func (r *Room) Serve(ctx context.Context, conn *signal.Conn, join signal.Join, att Attendee) error {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	p := &Participant{
+		room: r, log: r.log.With("participant", att.Sid), sid: att.Sid, identity: join.Identity, join: join, conn: conn, outside: att.Outside,
+		inbox: make(chan func(), participantQ), stop: stop, pending: newPendingTracks(),
+		wanted: map[sfu.TrackID]bool{}, subs: map[sfu.TrackID]*sfu.DownTrack{},
+		settings: map[sfu.TrackID]*livekit.UpdateTrackSettings{}, heardAt: r.deps.Now(),
+	}
+	session, err := r.deps.Engine.NewSession(events{p}, rtc.SessionConfig{MaxTracks: maxTracks})
+	if err != nil {
+		return fmt.Errorf("join: %w", err)
+	}
+	p.session = session
+	defer session.Close()
+	if err := r.call(ctx, func() error { return r.doAdmit(p, att) }); err != nil {
+		return fmt.Errorf("join: %w", err)
+	}
+	defer r.post(func() { r.doDepart(p) })
+	defer p.pending.close()
+	if err := session.StartSubscriber(); err != nil {
+		return fmt.Errorf("join: %w", err)
+	}
+	return p.run(ctx)
+}
+
+func (p *Participant) run(ctx context.Context) error {
+	requests := make(chan *livekit.SignalRequest, requestQueue)
+	readDone := make(chan error, 1)
+	readCtx, stopRead := context.WithCancel(ctx)
+	go func() { readDone <- p.read(readCtx, requests) }()
+	defer func() { stopRead(); <-readDone }()
+	tick := time.NewTicker(sessionTick)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return p.farewell(context.Cause(ctx))
+		case req, ok := <-requests:
+			if !ok {
+				return errLeft
+			}
+			if err := p.doRequest(req); err != nil {
+				return err
+			}
+		case f := <-p.inbox:
+			f()
+		case <-tick.C:
+			now := p.room.deps.Now()
+			p.session.Tick(now)
+			if now.Sub(p.heardAt) > pingTimeout {
+				return fmt.Errorf("client silent for %s", pingTimeout)
+			}
+		}
+	}
+}
+
+// read takes requests off the connection; the closed channel tells run that it is gone.
+func (p *Participant) read(ctx context.Context, to chan<- *livekit.SignalRequest) error {
+	defer close(to)
+	for {
+		req, err := p.conn.Recv(ctx)
+		if err != nil {
+			return err
+		}
+		select {
+		case to <- req:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// farewell tells the client why it is sent away.
+func (p *Participant) farewell(cause error) error {
+	reason := livekit.DisconnectReason_SERVER_SHUTDOWN
+	var k kicked
+	if errors.As(cause, &k) {
+		reason = k.reason
+	}
+	action := livekit.LeaveRequest_DISCONNECT
+	if reason == livekit.DisconnectReason_SERVER_SHUTDOWN || reason == livekit.DisconnectReason_STATE_MISMATCH {
+		action = livekit.LeaveRequest_RECONNECT
+	}
+	p.send(&livekit.SignalResponse{Message: &livekit.SignalResponse_Leave{Leave: &livekit.LeaveRequest{
+		Reason: reason, Action: action, CanReconnect: action == livekit.LeaveRequest_RECONNECT}}})
+	return cause
+}
+
+// kick ends the participant from outside its goroutine.
+func (p *Participant) kick(reason livekit.DisconnectReason) { p.stop(kicked{reason}) }
+
+// post hands an event to the participant; one that does not keep up is sent away.
+func (p *Participant) post(f func()) {
+	select {
+	case p.inbox <- f:
+	default:
+		p.log.Warn("participant does not keep up with its room and is sent away")
+		p.kick(livekit.DisconnectReason_STATE_MISMATCH)
+	}
+}
+
+// send queues a message for the client; conn itself ends a client that does not read.
+func (p *Participant) send(m *livekit.SignalResponse) {
+	if err := p.conn.Send(m); err != nil {
+		p.stop(err)
+	}
+}
+
+// doAdmit takes a participant into the room and greets it.
+func (r *Room) doAdmit(p *Participant, att Attendee) error {
+	if r.ended {
+		return ErrClosed
+	}
+	if old := r.byIdentity(p.identity); old != nil {
+		r.removeLocal(old, livekit.DisconnectReason_DUPLICATE_IDENTITY)
+	}
+	if limit := r.record.MaxParticipants; limit > 0 && r.count() >= int(limit) {
+		return fmt.Errorf("room %q is full: %d participants at most", r.name, limit)
+	}
+	p.info = r.newInfo(p, att)
+	p.send(&livekit.SignalResponse{Message: &livekit.SignalResponse_Join{Join: r.greeting(p)}})
+	r.locals[p.identity] = p
+	r.served = true
+	r.home.emptySince = time.Time{}
+	r.doHome(r.deps.Now())
+	r.doUpdated(p)
+	for _, t := range r.tracks {
+		r.offerTo(t, p)
+	}
+	r.log.Info("participant joined", "participant", p.info.Sid, "participants", r.count())
+	return nil
+}
+
+func (r *Room) newInfo(p *Participant, att Attendee) *livekit.ParticipantInfo {
+	now, tok := r.deps.Now(), p.join.Token
+	attrs := map[string]string{}
+	for k, v := range p.join.Attributes {
+		attrs[k] = v
+	}
+	attrs["domicile.node"] = string(r.deps.Self.Name)
+	attrs["domicile.country"] = string(r.deps.Self.Country)
+	attrs["domicile.city"] = r.deps.City
+	return &livekit.ParticipantInfo{
+		Sid: att.Sid, Identity: p.identity, Name: tok.Name, Metadata: tok.Metadata,
+		State: livekit.ParticipantInfo_JOINED, JoinedAt: now.Unix(), JoinedAtMs: now.UnixMilli(),
+		Version: 1, Permission: permission(tok), Region: string(r.deps.Self.Name),
+		Attributes: attrs, Kind: livekit.ParticipantInfo_STANDARD, ClientProtocol: int32(p.join.ClientProtocol),
+	}
+}
+
+func (r *Room) greeting(p *Participant) *livekit.JoinResponse {
+	var others []*livekit.ParticipantInfo
+	for _, o := range r.participants() {
+		if o.Sid != p.info.Sid && !o.GetPermission().GetHidden() {
+			others = append(others, o)
+		}
+	}
+	return &livekit.JoinResponse{
+		Room: r.record.Info(r.count() + 1), Participant: p.info, OtherParticipants: others,
+		ServerVersion: compatVersion,
+		ServerInfo: &livekit.ServerInfo{Edition: livekit.ServerInfo_Standard, Version: compatVersion,
+			Protocol: compatProto, Region: string(r.deps.Self.Country), NodeId: string(r.deps.Self.Name)},
+		IceServers:        r.deps.ICEServers(r.name, p.info.Identity),
+		SubscriberPrimary: true, FastPublish: p.info.Permission.CanPublish,
+		PingInterval: int32(pingInterval / time.Second), PingTimeout: int32(pingTimeout / time.Second),
+		// A lost connection is made anew, not resumed: every node can take it.
+		ClientConfiguration:  &livekit.ClientConfiguration{ResumeConnection: livekit.ClientConfigSetting_DISABLED},
+		EnabledPublishCodecs: publishCodecs(),
+	}
+}
+
+// doDepart removes a participant that has ended by itself.
+func (r *Room) doDepart(p *Participant) {
+	if r.locals[p.identity] == p {
+		r.removeLocal(p, livekit.DisconnectReason_CLIENT_INITIATED)
+	}
+}
+
+// removeLocal takes a participant out of the room and tells everybody.
+func (r *Room) removeLocal(p *Participant, why livekit.DisconnectReason) {
+	delete(r.locals, p.identity)
+	p.kick(why)
+	r.dropTracksOf(p.info.Sid)
+	gone := proto.CloneOf(p.info)
+	gone.State, gone.Tracks, gone.DisconnectReason = livekit.ParticipantInfo_DISCONNECTED, nil, why
+	gone.Version++
+	r.tellParticipants([]*livekit.ParticipantInfo{gone}, "")
+	r.announce(Participants{Presence: r.presence(), Left: []string{gone.Sid}})
+	r.doHome(r.deps.Now())
+	r.publish()
+	r.log.Info("participant left", "participant", gone.Sid, "reason", why.String(), "participants", r.count())
+}
+
+// doUpdated publishes a participant's changed record here and to the other nodes.
+func (r *Room) doUpdated(p *Participant) {
+	p.version++
+	r.tellParticipants([]*livekit.ParticipantInfo{p.info}, "")
+	r.announce(Participants{Presence: r.presence(), Changed: []ParticipantRecord{r.localRecord(p)}})
+	r.publish()
+}
+
+// change replaces a participant's record by a changed copy.
+func (p *Participant) change(f func(*livekit.ParticipantInfo)) {
+	info := proto.CloneOf(p.info)
+	f(info)
+	info.Version++
+	p.info = info
+}
+
+func (r *Room) byIdentity(identity string) *Participant { return r.locals[identity] }
+
+func (r *Room) localRecords() []ParticipantRecord {
+	var list []ParticipantRecord
+	for _, p := range r.locals {
+		list = append(list, r.localRecord(p))
+	}
+	return list
+}
+
+func (r *Room) localRecord(p *Participant) ParticipantRecord {
+	b, err := proto.Marshal(p.info)
+	if err != nil {
+		panic(fmt.Sprintf("room: encoding a participant: %v", err))
+	}
+	rec := ParticipantRecord{Version: p.version, Info: b, Media: map[sfu.TrackID]TrackRecord{}}
+	for _, ti := range p.info.Tracks {
+		if t := r.tracks[sfu.TrackID(ti.Sid)]; t != nil {
+			rec.Media[t.id] = t.media
+		}
+	}
+	return rec
+}
+
+// participants lists everybody in the room, here and elsewhere.
+func (r *Room) participants() []*livekit.ParticipantInfo {
+	var list []*livekit.ParticipantInfo
+	for _, p := range r.locals {
+		list = append(list, p.info)
+	}
+	for _, m := range r.remotes {
+		for _, p := range m.participants {
+			list = append(list, p.info)
+		}
+	}
+	return list
+}
+
+// publish renews the snapshot for readers outside the actor.
+func (r *Room) publish() {
+	s := &Snapshot{Record: r.record, Home: r.home.name, Nodes: r.allNodes(),
+		Participants: r.participants(), Where: map[string]residency.NodeName{}}
+	for id := range r.locals {
+		s.Where[id] = r.deps.Self.Name
+	}
+	for name, m := range r.remotes {
+		for _, p := range m.participants {
+			s.Where[p.info.Identity] = name
+		}
+	}
+	r.snapshot.Store(s)
+}
+
+// allNodes is the roster as this node sees it, with its own part up to date.
+func (r *Room) allNodes() []Presence {
+	list := r.nodes()
+	for i := range list {
+		switch m := r.remotes[list[i].Node]; {
+		case list[i].Node == r.deps.Self.Name:
+			list[i] = r.presence()
+		case m != nil && m.heard:
+			list[i] = m.presence
+		}
+	}
+	return list
+}
+
+// Remove sends a participant of this node away; it reports whether it was here.
+func (r *Room) Remove(ctx context.Context, identity string) (found bool, err error) {
+	err = r.call(ctx, func() error {
+		if p := r.byIdentity(identity); p != nil {
+			found = true
+			r.removeLocal(p, livekit.DisconnectReason_PARTICIPANT_REMOVED)
+		}
+		return nil
+	})
+	return found, err
+}
+
+// Close sends everybody here away and ends the room on this node.
+func (r *Room) Close(reason livekit.DisconnectReason) {
+	r.post(func() { r.doEnd(reason) })
+}

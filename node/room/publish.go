@@ -1,0 +1,270 @@
+package room
+
+import (
+	"crypto/rand"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/livekit/protocol/livekit"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/domicile/domicile/control"
+	"github.com/domicile/domicile/node/rtc"
+	"github.com/domicile/domicile/node/sfu"
+	"github.com/domicile/domicile/residency"
+)
+
+// NewID makes a random identifier such as "TR_…" with 71 bits of entropy.
+func NewID(prefix string) string {
+	const alphabet = "23456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+	b := make([]byte, 12)
+	rand.Read(b)
+	for i := range b {
+		b[i] = alphabet[int(b[i])%len(alphabet)]
+	}
+	return prefix + string(b)
+}
+
+// pendingTracks are the tracks that the client has announced and whose media
+// has not arrived. Announcement and media race, so media waits for a while.
+type pendingTracks struct {
+	mu      sync.Mutex
+	list    []*pendingTrack
+	changed chan struct{} // closed and renewed at every change
+	closed  bool
+}
+
+type pendingTrack struct {
+	cid  string
+	info *livekit.TrackInfo
+}
+
+func newPendingTracks() *pendingTracks { return &pendingTracks{changed: make(chan struct{})} }
+
+// add notes an announced track; it reports false when there are too many.
+func (t *pendingTracks) add(cid string, info *livekit.TrackInfo) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.list) >= maxTracks {
+		return false
+	}
+	t.list = append(t.list, &pendingTrack{cid: cid, info: info})
+	t.notify()
+	return true
+}
+
+// mute changes a track that is not published yet.
+func (t *pendingTracks) mute(sid string, muted bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, p := range t.list {
+		if p.info.Sid == sid {
+			p.info.Muted = muted
+		}
+	}
+}
+
+func (t *pendingTracks) close() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.closed = true
+	t.notify()
+}
+
+func (t *pendingTracks) notify() {
+	close(t.changed)
+	t.changed = make(chan struct{})
+}
+
+// take returns the announced track that media belongs to: the one with its
+// client id, else the first of its kind. It waits for the announcement up to
+// the given time.
+func (t *pendingTracks) take(cid string, kind sfu.Kind, wait time.Duration) *livekit.TrackInfo {
+	timeout := time.NewTimer(wait)
+	defer timeout.Stop()
+	for {
+		t.mu.Lock()
+		info, changed, closed := t.match(cid, kind), t.changed, t.closed
+		t.mu.Unlock()
+		if info != nil || closed {
+			return info
+		}
+		select {
+		case <-changed:
+		case <-timeout.C:
+			return nil
+		}
+	}
+}
+
+func (t *pendingTracks) match(cid string, kind sfu.Kind) *livekit.TrackInfo {
+	i := slices.IndexFunc(t.list, func(p *pendingTrack) bool { return p.cid == cid })
+	if i < 0 {
+		i = slices.IndexFunc(t.list, func(p *pendingTrack) bool {
+			return (p.info.Type == livekit.TrackType_AUDIO) == (kind == sfu.Audio)
+		})
+	}
+	if i < 0 {
+		return nil
+	}
+	info := t.list[i].info
+	t.list = slices.Delete(t.list, i, i+1)
+	return info
+}
+
+// doAddTrack answers an announced track with its server id.
+func (p *Participant) doAddTrack(req *livekit.AddTrackRequest) {
+	if reason := p.mayPublish(req); reason != "" {
+		p.refuseTrack(req, livekit.RequestResponse_NOT_ALLOWED, reason)
+		return
+	}
+	info := trackInfo(req)
+	reply := proto.CloneOf(info)
+	if !p.pending.add(req.Cid, info) {
+		p.refuseTrack(req, livekit.RequestResponse_LIMIT_EXCEEDED, "too many tracks wait for their media")
+		return
+	}
+	p.send(&livekit.SignalResponse{Message: &livekit.SignalResponse_TrackPublished{
+		TrackPublished: &livekit.TrackPublishedResponse{Cid: req.Cid, Track: reply}}})
+}
+
+func (p *Participant) refuseTrack(req *livekit.AddTrackRequest, why livekit.RequestResponse_Reason, text string) {
+	p.log.Info("track is refused", "reason", text)
+	p.send(&livekit.SignalResponse{Message: &livekit.SignalResponse_RequestResponse{
+		RequestResponse: &livekit.RequestResponse{Reason: why, Message: text,
+			Request: &livekit.RequestResponse_AddTrack{AddTrack: req}}}})
+}
+
+func (p *Participant) mayPublish(req *livekit.AddTrackRequest) string {
+	perm := permission(p.join.Token)
+	switch {
+	case !perm.CanPublish:
+		return "the token does not grant canPublish"
+	case len(perm.CanPublishSources) > 0 && !slices.Contains(perm.CanPublishSources, req.Source):
+		return "the token does not grant publishing " + req.Source.String()
+	case len(req.Cid) == 0 || len(req.Cid) > 256 || len(req.Name) > 256 || len(req.Layers) > 8 || len(req.SimulcastCodecs) > 4:
+		return "the track's description is too large or lacks its client id"
+	}
+	return ""
+}
+
+// trackInfo makes a track's record from its announcement, echoing its fields.
+func trackInfo(req *livekit.AddTrackRequest) *livekit.TrackInfo {
+	info := &livekit.TrackInfo{
+		Sid: NewID("TR_"), Type: req.Type, Name: req.Name, Muted: req.Muted,
+		Width: req.Width, Height: req.Height, Source: req.Source, Layers: req.Layers,
+		Simulcast: len(req.Layers) > 1, DisableDtx: req.DisableDtx, DisableRed: true,
+		Stereo: req.Stereo, Encryption: req.Encryption, Stream: req.Stream,
+		BackupCodecPolicy: req.BackupCodecPolicy, AudioFeatures: req.AudioFeatures,
+	}
+	if len(req.SimulcastCodecs) > 0 {
+		// One codec per track: a backup codec is not asked for.
+		c := req.SimulcastCodecs[0]
+		layers := c.Layers
+		if len(layers) == 0 {
+			layers = req.Layers
+		}
+		info.Codecs = []*livekit.SimulcastCodecInfo{{MimeType: c.Codec, Cid: c.Cid, Layers: layers}}
+		info.Layers, info.Simulcast = layers, len(layers) > 1
+	}
+	return info
+}
+
+// Publish implements rtc.Events.
+func (e events) Publish(in rtc.Incoming) *sfu.UpTrack {
+	info := e.p.pending.take(in.CID, in.Kind, publishWait)
+	if info == nil {
+		e.p.log.Warn("media of an unannounced track is ignored", "kind", in.Kind.String())
+		return nil
+	}
+	info.MimeType, info.Mid = in.Codec.MimeType, in.MID
+	for _, c := range info.Codecs {
+		c.MimeType, c.Mid = in.Codec.MimeType, in.MID
+	}
+	up := sfu.NewUpTrack(sfu.UpTrackConfig{ID: sfu.TrackID(info.Sid), Kind: in.Kind, Codec: in.Codec})
+	up.SetMuted(info.Muted)
+	p := e.p
+	if !p.room.post(func() { p.room.doPublished(p, info, in.Codec, up) }) {
+		return nil
+	}
+	return up
+}
+
+// Unpublish implements rtc.Events.
+func (e events) Unpublish(up *sfu.UpTrack) {
+	e.p.room.post(func() { e.p.room.doUnpublished(e.p, up.ID()) })
+}
+
+// doPublished makes a track part of the room once its media arrives.
+func (r *Room) doPublished(p *Participant, info *livekit.TrackInfo, codec sfu.Codec, up *sfu.UpTrack) {
+	if r.locals[p.identity] != p {
+		return
+	}
+	t := &track{
+		id: up.ID(), node: r.deps.Self.Name, ownerSID: p.sid, ownerIdentity: p.identity, poke: r.poke,
+		info: info, media: TrackRecord{Codec: codec, Available: up.Available()}, up: up,
+		serving: map[residency.NodeName]*outgoing{},
+	}
+	r.tracks[t.id] = t
+	t.watch()
+	p.change(func(i *livekit.ParticipantInfo) {
+		i.Tracks = append(i.Tracks, info)
+		i.IsPublisher = true
+	})
+	r.doUpdated(p)
+	r.offerTrack(t)
+	r.log.Info("track published", "participant", p.sid, "track", t.id, "codec", codec.MimeType, "source", info.Source.String())
+}
+
+func (r *Room) doUnpublished(p *Participant, id sfu.TrackID) {
+	t := r.tracks[id]
+	if t == nil || t.ownerSID != p.sid {
+		return
+	}
+	r.dropTrack(id)
+	if r.locals[p.identity] != p {
+		return
+	}
+	p.change(func(i *livekit.ParticipantInfo) {
+		i.Tracks = slices.DeleteFunc(i.Tracks, func(ti *livekit.TrackInfo) bool { return ti.Sid == string(id) })
+	})
+	p.send(&livekit.SignalResponse{Message: &livekit.SignalResponse_TrackUnpublished{
+		TrackUnpublished: &livekit.TrackUnpublishedResponse{TrackSid: string(id)}}})
+	r.doUpdated(p)
+}
+
+// doMute stops or restarts a track at its source: a muted one is not forwarded,
+// whatever the client still sends (R13).
+func (r *Room) doMute(p *Participant, id sfu.TrackID, muted bool) {
+	p.pending.mute(string(id), muted)
+	t := r.tracks[id]
+	if t == nil || t.ownerSID != p.sid || t.up == nil {
+		return
+	}
+	t.up.SetMuted(muted)
+	p.change(func(i *livekit.ParticipantInfo) {
+		for _, ti := range i.Tracks {
+			if ti.Sid == string(id) {
+				ti.Muted = muted
+				t.info = ti
+			}
+		}
+	})
+	r.doUpdated(p)
+}
+
+// permission is what a token grants, in the protocol's form.
+func permission(g *control.Grants) *livekit.ParticipantPermission {
+	v := g.Video
+	return &livekit.ParticipantPermission{
+		CanSubscribe: v.GetCanSubscribe(), CanPublish: v.GetCanPublish(), CanPublishData: v.GetCanPublishData(),
+		CanPublishSources: v.GetCanPublishSources(), Hidden: v.Hidden,
+		CanUpdateMetadata: v.GetCanUpdateOwnMetadata(),
+	}
+}
+
+// publishCodecs are the codecs this node forwards.
+func publishCodecs() []*livekit.Codec {
+	return []*livekit.Codec{{Mime: "audio/opus"}, {Mime: "video/VP8"}, {Mime: "video/H264"}, {Mime: "video/VP9"}, {Mime: "video/AV1"}}
+}

@@ -1,0 +1,329 @@
+package room
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/livekit/protocol/livekit"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/domicile/domicile/node/sfu"
+	"github.com/domicile/domicile/relay"
+	"github.com/domicile/domicile/residency"
+)
+
+// remote is another node of the room. Owned by Room.run.
+type remote struct {
+	name         residency.NodeName
+	presence     Presence
+	heard        bool                          // presence is from the node itself, not from a roster
+	participants map[string]*remoteParticipant // by sid
+	lostAt       time.Time                     // its link went down then
+	refused      string                        // last refusal, so that it is logged once
+}
+
+type remoteParticipant struct {
+	version uint64
+	info    *livekit.ParticipantInfo
+}
+
+// permit asks the gate whether a class of this room may go to (or come from) a node.
+func (r *Room) permit(to residency.NodeName, c residency.Class) (residency.Permit, residency.Verdict) {
+	peer, epoch, ok := r.deps.Peer(to)
+	if !ok {
+		return residency.Permit{}, residency.Verdict{Peer: to, Class: c, Rule: residency.RuleCertificate,
+			Reason: fmt.Sprintf("node %s is not a verified member of the mesh", to)}
+	}
+	outside := false
+	if m := r.remotes[to]; m != nil {
+		outside = m.presence.Outside
+	}
+	return r.deps.Gate().Permit(residency.Request{
+		Room: r.name, Policy: r.record.Policy, Class: c, Peer: peer, PeerEpoch: epoch,
+		OutsideParticipant: outside, Now: r.deps.Now(),
+	})
+}
+
+// sendTo sends a message of the room to a node if the gate permits it.
+func (r *Room) sendTo(to residency.NodeName, kind relay.Kind, body []byte) error {
+	if to == "" || to == r.deps.Self.Name {
+		return fmt.Errorf("send to %q: not another node", to)
+	}
+	permit, verdict := r.permit(to, class(kind))
+	if !verdict.Allow {
+		r.noteRefusal(to, verdict)
+		return fmt.Errorf("send to %q: %s", to, verdict.Reason)
+	}
+	link := r.deps.Link(to)
+	if link == nil {
+		return fmt.Errorf("send to %q: no link", to)
+	}
+	return link.Send(permit, kind, body)
+}
+
+// noteRefusal logs a refusal when it is new.
+func (r *Room) noteRefusal(to residency.NodeName, v residency.Verdict) {
+	m := r.remotes[to]
+	if m == nil || m.refused == v.Reason {
+		return
+	}
+	m.refused = v.Reason
+	r.log.Warn("residency refuses", "node", to, "class", v.Class, "rule", v.Rule, "reason", v.Reason)
+}
+
+// meet adds a node to the room and tells it who is here.
+func (r *Room) meet(p Presence) {
+	r.remotes[p.Node] = &remote{name: p.Node, presence: p, participants: map[string]*remoteParticipant{}}
+	r.introduce(p.Node)
+}
+
+// introduce sends a node everything about the participants here.
+func (r *Room) introduce(to residency.NodeName) {
+	r.sendTo(to, KindParticipants, encode(Participants{
+		Presence: r.presence(), Whole: true, Changed: r.localRecords()}))
+}
+
+// announce sends a change to every node of the room.
+func (r *Room) announce(m Participants) {
+	body := encode(m)
+	for name := range r.remotes {
+		r.sendTo(name, KindParticipants, body)
+	}
+}
+
+// noteOutside takes over what a roster says of a node until the node spoke itself.
+func (r *Room) noteOutside(name residency.NodeName, p Presence) {
+	if m := r.remotes[name]; m != nil && !m.heard {
+		m.presence = p
+	}
+}
+
+// Message handles a message of this room from a link, in the order of arrival.
+func (r *Room) Message(from residency.NodeName, kind relay.Kind, body []byte) {
+	body = bytes.Clone(body) // the link reuses its buffer
+	r.post(func() { r.doMessage(from, kind, body) })
+}
+
+func (r *Room) doMessage(from residency.NodeName, kind relay.Kind, body []byte) {
+	if r.ended {
+		return
+	}
+	var err error
+	switch kind {
+	case KindHello:
+		err = handle(body, func(h Hello) { r.doHello(from, h) })
+	case KindRoster:
+		err = handle(body, func(ros Roster) { r.doRoster(from, ros) })
+	case KindParticipants:
+		err = handle(body, func(p Participants) { r.doParticipants(from, p) })
+	case KindSubscribe:
+		err = handle(body, func(s Subscribe) { r.doSubscribe(from, s) })
+	case KindTrackOpen:
+		err = handle(body, func(t TrackOpen) { r.doTrackOpen(from, t) })
+	case KindTrackClosed:
+		err = handle(body, func(t TrackClosed) { r.doTrackClosed(from, t) })
+	case KindKeyframe:
+		err = handle(body, func(k Keyframe) { r.doKeyframe(from, k) })
+	case KindLayers:
+		err = handle(body, func(l Layers) { r.doLayers(from, l) })
+	case KindData:
+		err = handle(body, func(d Data) { r.doRemoteData(from, d) })
+	default:
+		err = fmt.Errorf("kind %#x is unknown to this version", kind)
+	}
+	if err != nil {
+		r.log.Warn("bad message of a node is dropped", "node", from, "error", err)
+	}
+}
+
+func handle[T any](body []byte, do func(T)) error {
+	m, err := decode[T](body)
+	if err == nil {
+		do(m)
+	}
+	return err
+}
+
+// doParticipants takes over what a node says of the participants it serves.
+func (r *Room) doParticipants(from residency.NodeName, msg Participants) {
+	if msg.Presence.Node != from {
+		return
+	}
+	m := r.remotes[from]
+	if m == nil {
+		m = &remote{name: from, participants: map[string]*remoteParticipant{}}
+		r.remotes[from] = m
+		defer r.introduce(from)
+	}
+	narrowed := m.presence.Outside && !msg.Presence.Outside
+	m.presence, m.heard, m.lostAt = msg.Presence, true, time.Time{}
+	if narrowed {
+		r.recheck(from)
+	}
+	// The receiver asks too: a node that may not be in this room has nobody in it.
+	if _, v := r.permit(from, residency.ClassSignalling); !v.Allow && len(msg.Changed) > 0 {
+		r.noteRefusal(from, v)
+		return
+	}
+	if r.home.name == r.deps.Self.Name {
+		r.doPresence(msg.Presence)
+	}
+	seen := map[string]bool{}
+	var changed []*livekit.ParticipantInfo
+	for i := range msg.Changed {
+		info, _ := msg.Changed[i].info() // checked by decode
+		seen[info.Sid] = true
+		if r.takeParticipant(m, &msg.Changed[i], info) {
+			changed = append(changed, info)
+		}
+	}
+	for _, sid := range msg.Left {
+		changed = append(changed, r.loseParticipant(m, sid, livekit.DisconnectReason_CLIENT_INITIATED)...)
+	}
+	if msg.Whole {
+		for sid := range m.participants {
+			if !seen[sid] {
+				changed = append(changed, r.loseParticipant(m, sid, livekit.DisconnectReason_CLIENT_INITIATED)...)
+			}
+		}
+	}
+	r.tellParticipants(changed, "")
+	r.poke()
+}
+
+// takeParticipant stores a newer record of a participant elsewhere and follows its tracks.
+func (r *Room) takeParticipant(m *remote, rec *ParticipantRecord, info *livekit.ParticipantInfo) bool {
+	old := m.participants[info.Sid]
+	if old != nil && old.version >= rec.Version {
+		return false
+	}
+	if l := r.byIdentity(info.Identity); l != nil && l.info.JoinedAtMs <= info.JoinedAtMs && l.info.Sid != info.Sid {
+		r.removeLocal(l, livekit.DisconnectReason_DUPLICATE_IDENTITY) // the later one wins, on every node alike
+	}
+	m.participants[info.Sid] = &remoteParticipant{version: rec.Version, info: info}
+	keep := map[sfu.TrackID]bool{}
+	for _, ti := range info.Tracks {
+		id := sfu.TrackID(ti.Sid)
+		keep[id] = true
+		r.takeTrack(m.name, info, ti, rec.Media[id])
+	}
+	for id, t := range r.tracks {
+		if t.ownerSID == info.Sid && !keep[id] {
+			r.dropTrack(id)
+		}
+	}
+	return true
+}
+
+// loseParticipant removes a participant elsewhere and returns its last record.
+func (r *Room) loseParticipant(m *remote, sid string, why livekit.DisconnectReason) []*livekit.ParticipantInfo {
+	p := m.participants[sid]
+	if p == nil {
+		return nil
+	}
+	delete(m.participants, sid)
+	r.dropTracksOf(sid)
+	gone := proto.CloneOf(p.info)
+	gone.State, gone.Tracks, gone.DisconnectReason = livekit.ParticipantInfo_DISCONNECTED, nil, why
+	return []*livekit.ParticipantInfo{gone}
+}
+
+// dropRemote forgets a node and everybody it serves.
+func (r *Room) dropRemote(name residency.NodeName) {
+	m := r.remotes[name]
+	if m == nil {
+		return
+	}
+	var gone []*livekit.ParticipantInfo
+	for sid := range m.participants {
+		gone = append(gone, r.loseParticipant(m, sid, livekit.DisconnectReason_UNKNOWN_REASON)...)
+	}
+	for _, t := range r.tracks {
+		t.stopServing(name, "node left the room")
+	}
+	delete(r.remotes, name)
+	if r.home.name == r.deps.Self.Name {
+		if _, ok := r.home.nodes[name]; ok {
+			delete(r.home.nodes, name)
+			if !r.ended {
+				r.sendRoster()
+			}
+		}
+	}
+	r.tellParticipants(gone, "")
+	r.poke()
+}
+
+// LinkUp tells the room that a node can be reached again.
+func (r *Room) LinkUp(peer residency.NodeName) {
+	r.post(func() {
+		if m := r.remotes[peer]; m != nil {
+			m.lostAt = time.Time{}
+			r.introduce(peer)
+		}
+		if peer == r.home.name {
+			r.home.toldAt = time.Time{} // say hello at once
+			r.doHome(r.deps.Now())
+		}
+		r.doReconcile()
+	})
+}
+
+// LinkDown tells the room that a node cannot be reached now.
+func (r *Room) LinkDown(peer residency.NodeName) {
+	r.post(func() {
+		m := r.remotes[peer]
+		if m == nil {
+			return
+		}
+		m.lostAt = r.deps.Now()
+		for _, t := range r.tracks {
+			t.stopServing(peer, "link is down")
+			if t.node == peer {
+				t.unbind()
+			}
+		}
+	})
+}
+
+// PolicyChanged makes the room ask the gate again about everything it sends.
+func (r *Room) PolicyChanged() {
+	r.post(func() {
+		for name := range r.remotes {
+			r.recheck(name)
+		}
+		r.doReconcile()
+	})
+}
+
+// recheck asks the gate again whether media may go to a node, and stops it if not.
+func (r *Room) recheck(peer residency.NodeName) {
+	if _, v := r.permit(peer, residency.ClassMedia); !v.Allow {
+		for _, t := range r.tracks {
+			t.stopServing(peer, v.Reason)
+		}
+	}
+	if _, v := r.permit(peer, residency.ClassSignalling); !v.Allow {
+		r.noteRefusal(peer, v)
+	}
+}
+
+// tellParticipants sends participant records to everybody here but one.
+func (r *Room) tellParticipants(infos []*livekit.ParticipantInfo, except string) {
+	infos = slices.DeleteFunc(infos, func(i *livekit.ParticipantInfo) bool {
+		return i.GetPermission().GetHidden()
+	})
+	if len(infos) == 0 {
+		return
+	}
+	msg := &livekit.SignalResponse{Message: &livekit.SignalResponse_Update{
+		Update: &livekit.ParticipantUpdate{Participants: infos}}}
+	for _, p := range r.locals {
+		if p.info.Sid != except {
+			p.send(msg)
+		}
+	}
+	r.publish()
+}

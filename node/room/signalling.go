@@ -1,0 +1,213 @@
+package room
+
+import (
+	"fmt"
+
+	"github.com/livekit/protocol/livekit"
+
+	"github.com/domicile/domicile/node/rtc"
+	"github.com/domicile/domicile/node/sfu"
+)
+
+// doRequest handles one request of the client. An error ends the participant;
+// what is merely wrong with a request is answered.
+func (p *Participant) doRequest(req *livekit.SignalRequest) error {
+	p.heardAt = p.room.deps.Now()
+	switch m := req.Message.(type) {
+	case *livekit.SignalRequest_Offer:
+		return p.doOffer(m.Offer)
+	case *livekit.SignalRequest_Answer:
+		if err := p.session.Answer(m.Answer.GetSdp(), m.Answer.GetId()); err != nil {
+			return fmt.Errorf("answer: %w", err)
+		}
+	case *livekit.SignalRequest_Trickle:
+		p.doTrickle(m.Trickle)
+	case *livekit.SignalRequest_AddTrack:
+		p.doAddTrack(m.AddTrack)
+	case *livekit.SignalRequest_Mute:
+		p.room.post(func() { p.room.doMute(p, sfu.TrackID(m.Mute.GetSid()), m.Mute.GetMuted()) })
+	case *livekit.SignalRequest_Subscription:
+		p.room.post(func() { p.room.doSubscription(p, m.Subscription) })
+	case *livekit.SignalRequest_TrackSetting:
+		p.doTrackSetting(m.TrackSetting)
+	case *livekit.SignalRequest_UpdateMetadata:
+		p.room.post(func() { p.room.doMetadata(p, m.UpdateMetadata) })
+	case *livekit.SignalRequest_Leave:
+		return errLeft
+	case *livekit.SignalRequest_Ping:
+		p.send(&livekit.SignalResponse{Message: &livekit.SignalResponse_Pong{Pong: p.heardAt.UnixMilli()}})
+	case *livekit.SignalRequest_PingReq:
+		p.send(&livekit.SignalResponse{Message: &livekit.SignalResponse_PongResp{PongResp: &livekit.Pong{
+			LastPingTimestamp: m.PingReq.GetTimestamp(), Timestamp: p.heardAt.UnixMilli()}}})
+	default:
+		p.log.Debug("request is not handled", "request", fmt.Sprintf("%T", req.Message))
+	}
+	return nil
+}
+
+// doOffer answers the publisher's offer. A broken one ends this participant
+// only; LiveKit clients then connect anew.
+func (p *Participant) doOffer(offer *livekit.SessionDescription) error {
+	answer, err := p.session.Publish(offer.GetSdp(), offer.GetId())
+	if err != nil {
+		return fmt.Errorf("offer: %w", err)
+	}
+	p.send(&livekit.SignalResponse{Message: &livekit.SignalResponse_Answer{
+		Answer: &livekit.SessionDescription{Type: "answer", Sdp: answer, Id: offer.GetId()}}})
+	return nil
+}
+
+func (p *Participant) doTrickle(t *livekit.TrickleRequest) {
+	if t.GetCandidateInit() == "" {
+		return // end of candidates
+	}
+	target := rtc.TargetPublisher
+	if t.GetTarget() == livekit.SignalTarget_SUBSCRIBER {
+		target = rtc.TargetSubscriber
+	}
+	if err := p.session.AddCandidate(target, t.GetCandidateInit()); err != nil {
+		p.log.Debug("candidate is not used", "error", err)
+	}
+}
+
+// events turns what the session reports into events of the participant.
+type events struct{ p *Participant }
+
+// Candidate implements rtc.Events.
+func (e events) Candidate(t rtc.Target, init string) {
+	target := livekit.SignalTarget_PUBLISHER
+	if t == rtc.TargetSubscriber {
+		target = livekit.SignalTarget_SUBSCRIBER
+	}
+	e.p.send(&livekit.SignalResponse{Message: &livekit.SignalResponse_Trickle{
+		Trickle: &livekit.TrickleRequest{CandidateInit: init, Target: target}}})
+}
+
+// State implements rtc.Events: a connected peer connection makes the
+// participant active, a failed one ends it, and the client connects anew.
+func (e events) State(t rtc.Target, state string) {
+	switch state {
+	case "connected":
+		e.p.post(func() { e.p.doConnected() })
+	case "failed":
+		e.p.log.Info("media connection failed", "target", int(t))
+		e.p.kick(livekit.DisconnectReason_STATE_MISMATCH)
+	}
+}
+
+// Offer implements rtc.Events.
+func (e events) Offer(sdp string, id uint32) {
+	e.p.send(&livekit.SignalResponse{Message: &livekit.SignalResponse_Offer{
+		Offer: &livekit.SessionDescription{Type: "offer", Sdp: sdp, Id: id}}})
+}
+
+// Data implements rtc.Events.
+func (e events) Data(label string, payload []byte) {
+	if len(payload) == 0 || len(payload) > maxDataPacket {
+		e.p.log.Debug("data packet is dropped", "bytes", len(payload))
+		return
+	}
+	b := append([]byte(nil), payload...)
+	e.p.post(func() { e.p.doData(label == "_reliable", b) })
+}
+
+func (p *Participant) doConnected() {
+	if p.active {
+		return
+	}
+	p.active = true
+	p.room.post(func() {
+		if p.room.locals[p.identity] != p {
+			return
+		}
+		p.change(func(i *livekit.ParticipantInfo) { i.State = livekit.ParticipantInfo_ACTIVE })
+		p.room.doUpdated(p)
+	})
+}
+
+// doMetadata lets a participant change its own name, metadata and attributes
+// where its token grants that.
+func (r *Room) doMetadata(p *Participant, m *livekit.UpdateParticipantMetadata) {
+	if r.locals[p.identity] != p {
+		return
+	}
+	answer := &livekit.RequestResponse{RequestId: m.GetRequestId(),
+		Request: &livekit.RequestResponse_UpdateMetadata{UpdateMetadata: m}}
+	defer func() {
+		p.send(&livekit.SignalResponse{Message: &livekit.SignalResponse_RequestResponse{RequestResponse: answer}})
+	}()
+	if !p.info.Permission.CanUpdateMetadata {
+		answer.Reason, answer.Message = livekit.RequestResponse_NOT_ALLOWED, "the token does not grant canUpdateOwnMetadata"
+		return
+	}
+	if len(m.Name) > 256 || len(m.Metadata) > 64<<10 || len(m.Attributes) > 64 {
+		answer.Reason, answer.Message = livekit.RequestResponse_LIMIT_EXCEEDED, "name, metadata or attributes are too large"
+		return
+	}
+	p.change(func(i *livekit.ParticipantInfo) {
+		if m.Name != "" {
+			i.Name = m.Name
+		}
+		if m.Metadata != "" {
+			i.Metadata = m.Metadata
+		}
+		for k, v := range m.Attributes {
+			setAttribute(i.Attributes, k, v)
+		}
+	})
+	r.doUpdated(p)
+}
+
+// setAttribute leaves alone what the node itself states about a participant.
+func setAttribute(attrs map[string]string, k, v string) {
+	const ours = "domicile."
+	switch {
+	case len(k) >= len(ours) && k[:len(ours)] == ours, len(k) > 256, len(v) > 4096:
+	case v == "":
+		delete(attrs, k)
+	default:
+		attrs[k] = v
+	}
+}
+
+// doTrackSetting chooses layer and pause for what the client shows of a track.
+func (p *Participant) doTrackSetting(s *livekit.UpdateTrackSettings) {
+	if len(s.GetTrackSids()) > 1000 || len(p.settings) > 10_000 {
+		return
+	}
+	for _, sid := range s.GetTrackSids() {
+		id := sfu.TrackID(sid)
+		p.settings[id] = s
+		p.applySetting(id)
+	}
+}
+
+func (p *Participant) applySetting(id sfu.TrackID) {
+	d, s := p.subs[id], p.settings[id]
+	if d == nil || s == nil {
+		return
+	}
+	d.SetMaxLayer(layerFor(s))
+	d.SetPaused(s.GetDisabled())
+}
+
+// layerFor maps what a client wants to show to a simulcast layer. LiveKit
+// clients publish a quarter, half and the full picture of at most 720 lines.
+func layerFor(s *livekit.UpdateTrackSettings) sfu.Layer {
+	if h := s.GetHeight(); h > 0 {
+		switch {
+		case h <= 180:
+			return 0
+		case h <= 360:
+			return 1
+		}
+		return 2
+	}
+	switch s.GetQuality() {
+	case livekit.VideoQuality_LOW:
+		return 0
+	case livekit.VideoQuality_MEDIUM:
+		return 1
+	}
+	return 2
+}

@@ -1,0 +1,199 @@
+package room
+
+import (
+	"errors"
+
+	"github.com/livekit/protocol/livekit"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/domicile/domicile/node/sfu"
+	"github.com/domicile/domicile/residency"
+)
+
+var errNoLink = errors.New("no link to the node")
+
+// refusal is a verdict as an error.
+type refusal residency.Verdict
+
+func (v refusal) Error() string { return v.Reason }
+
+// subscription is what a participant needs to receive a track.
+type subscription struct {
+	up     *sfu.UpTrack
+	id     sfu.TrackID
+	stream string // "PA_…|TR_…", by which clients find the owner
+}
+
+// wants reports whether the participant is to receive a track.
+func (p *Participant) wants(t *track) bool {
+	if !p.info.Permission.CanSubscribe {
+		return false
+	}
+	if w, chosen := p.wanted[t.id]; chosen {
+		return w
+	}
+	return p.join.AutoSubscribe
+}
+
+// doSubscription follows the client's explicit choices.
+func (r *Room) doSubscription(p *Participant, s *livekit.UpdateSubscription) {
+	if r.locals[p.identity] != p {
+		return
+	}
+	sids := s.GetTrackSids()
+	for _, pt := range s.GetParticipantTracks() {
+		sids = append(sids, pt.GetTrackSids()...)
+	}
+	if len(sids)+len(p.wanted) > 10_000 {
+		return
+	}
+	for _, sid := range sids {
+		id := sfu.TrackID(sid)
+		p.wanted[id] = s.GetSubscribe()
+		switch t := r.tracks[id]; {
+		case !s.GetSubscribe():
+			p.unsubscribe(id)
+		case t == nil:
+			p.send(subscriptionError(id, livekit.SubscriptionError_SE_TRACK_NOTFOUND))
+		default:
+			r.offerTo(t, p)
+		}
+	}
+}
+
+func subscriptionError(id sfu.TrackID, e livekit.SubscriptionError) *livekit.SignalResponse {
+	return &livekit.SignalResponse{Message: &livekit.SignalResponse_SubscriptionResponse{
+		SubscriptionResponse: &livekit.SubscriptionResponse{TrackSid: string(id), Err: e}}}
+}
+
+func (p *Participant) subscribe(s subscription) {
+	p.post(func() {
+		if p.subs[s.id] != nil {
+			return
+		}
+		d, err := p.session.Subscribe(s.up, s.stream, string(s.id))
+		if err != nil {
+			p.log.Warn("subscribing", "track", s.id, "error", err)
+			p.send(subscriptionError(s.id, livekit.SubscriptionError_SE_CODEC_UNSUPPORTED))
+			return
+		}
+		p.subs[s.id] = d
+		p.applySetting(s.id)
+	})
+}
+
+func (p *Participant) unsubscribe(id sfu.TrackID) {
+	p.post(func() {
+		d := p.subs[id]
+		if d == nil {
+			return
+		}
+		delete(p.subs, id)
+		if err := p.session.Unsubscribe(d); err != nil {
+			p.log.Warn("unsubscribing", "track", id, "error", err)
+		}
+	})
+}
+
+// doData takes a data packet of the client, states who sent it, and passes it on.
+func (p *Participant) doData(reliable bool, b []byte) {
+	if !permission(p.join.Token).CanPublishData {
+		return
+	}
+	pkt := &livekit.DataPacket{}
+	if err := proto.Unmarshal(b, pkt); err != nil {
+		p.log.Debug("data packet is dropped", "error", err)
+		return
+	}
+	if reliable && pkt.Sequence != 0 {
+		if pkt.Sequence <= p.lastReliable {
+			return // replayed
+		}
+		p.lastReliable = pkt.Sequence
+	}
+	pkt.ParticipantSid, pkt.ParticipantIdentity = p.sid, p.identity
+	pkt.Kind = livekit.DataPacket_LOSSY
+	if reliable {
+		pkt.Kind = livekit.DataPacket_RELIABLE
+	}
+	if u := pkt.GetUser(); u != nil {
+		u.ParticipantSid, u.ParticipantIdentity = p.sid, p.identity //nolint:staticcheck // older clients read these
+	}
+	out, err := proto.Marshal(pkt)
+	if err != nil {
+		return
+	}
+	p.room.post(func() { p.room.doLocalData(p, reliable, pkt, out) })
+}
+
+// doLocalData delivers a participant's data here and on the other nodes.
+func (r *Room) doLocalData(p *Participant, reliable bool, pkt *livekit.DataPacket, b []byte) {
+	if r.locals[p.identity] != p {
+		return
+	}
+	r.deliver(reliable, pkt, b)
+	body := encode(Data{Reliable: reliable, Packet: b})
+	for name, m := range r.remotes {
+		if m.addressed(pkt) {
+			r.sendTo(name, KindData, body)
+		}
+	}
+}
+
+// addressed reports whether somebody on the node is meant.
+func (m *remote) addressed(pkt *livekit.DataPacket) bool {
+	for _, p := range m.participants {
+		if meant(pkt, p.info.Identity) {
+			return true
+		}
+	}
+	return false
+}
+
+func meant(pkt *livekit.DataPacket, identity string) bool {
+	to := pkt.DestinationIdentities
+	if len(to) == 0 {
+		to = pkt.GetUser().GetDestinationIdentities() //nolint:staticcheck // older clients write these
+	}
+	if len(to) == 0 {
+		return identity != pkt.ParticipantIdentity
+	}
+	for _, id := range to {
+		if id == identity {
+			return true
+		}
+	}
+	return false
+}
+
+// doRemoteData delivers data of a participant that the sending node serves.
+func (r *Room) doRemoteData(from residency.NodeName, d Data) {
+	pkt := &livekit.DataPacket{}
+	if err := proto.Unmarshal(d.Packet, pkt); err != nil {
+		r.log.Warn("bad data packet of a node is dropped", "node", from, "error", err)
+		return
+	}
+	m := r.remotes[from]
+	if m == nil || m.participants[pkt.ParticipantSid] == nil {
+		return // nobody that this node serves
+	}
+	if _, v := r.permit(from, residency.ClassChat); !v.Allow {
+		r.noteRefusal(from, v)
+		return
+	}
+	r.deliver(d.Reliable, pkt, d.Packet)
+}
+
+// deliver hands data to the participants here that are meant.
+func (r *Room) deliver(reliable bool, pkt *livekit.DataPacket, b []byte) {
+	for _, p := range r.locals {
+		if !p.info.Permission.CanSubscribe || !meant(pkt, p.identity) {
+			continue
+		}
+		p.post(func() {
+			if err := p.session.SendData(reliable, b); err != nil {
+				p.log.Debug("data is not delivered", "error", err)
+			}
+		})
+	}
+}

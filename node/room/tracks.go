@@ -1,0 +1,355 @@
+package room
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/livekit/protocol/livekit"
+
+	"github.com/domicile/domicile/node/sfu"
+	"github.com/domicile/domicile/relay"
+	"github.com/domicile/domicile/relay/wire"
+	"github.com/domicile/domicile/residency"
+)
+
+// track is a published track of the room, here or on another node.
+type track struct {
+	// Static after construction.
+	id            sfu.TrackID
+	node          residency.NodeName // that serves the publisher
+	ownerSID      string
+	ownerIdentity string
+	poke          func()
+
+	// Owned by Room.run.
+	info      *livekit.TrackInfo
+	media     TrackRecord
+	up        *sfu.UpTrack // nil for a track elsewhere that nobody here watches
+	serving   map[residency.NodeName]*outgoing
+	link      *relay.Link // where its packets come in, for a track elsewhere
+	alias     uint32
+	asked     sfu.LayerSet // the layers last asked of the publisher's node
+	askedAt   time.Time
+	announced sfu.LayerSet // the layers last announced to the nodes served
+
+	// Written by the media plane, read by run.
+	keyframes atomic.Uint32 // layers whose decoders wait for a keyframe, as a LayerSet
+}
+
+// outgoing is a track on its way to another node: a sink of its UpTrack.
+type outgoing struct {
+	track  *relay.Track
+	layers atomic.Uint32 // sfu.LayerSet
+}
+
+// Wants implements sfu.Sink.
+func (o *outgoing) Wants() sfu.LayerSet { return sfu.LayerSet(o.layers.Load()) }
+
+// Offer implements sfu.Sink.
+func (o *outgoing) Offer(p *sfu.Packet) { o.track.Offer(uint8(p.Layer), p.Marker, p.Raw) }
+
+// Report implements sfu.Sink.
+func (o *outgoing) Report(l sfu.Layer, sr sfu.SenderReport) {
+	o.track.Report(uint8(l), wire.SenderReport{NTP: sr.NTP, RTP: sr.RTP, Packets: sr.Packets, Octets: sr.Octets})
+}
+
+// incoming feeds the packets of a link into an UpTrack: the same Ingest as a
+// publisher's read loop.
+type incoming struct{ up *sfu.UpTrack }
+
+// Media implements relay.MediaSink.
+func (i incoming) Media(layer uint8, rtp []byte, arrival time.Time) {
+	if layer < sfu.MaxLayers {
+		i.up.Ingest(sfu.Layer(layer), rtp, arrival)
+	}
+}
+
+// Report implements relay.MediaSink.
+func (i incoming) Report(layer uint8, sr wire.SenderReport, arrival time.Time) {
+	if layer < sfu.MaxLayers {
+		i.up.Report(sfu.Layer(layer), sfu.SenderReport{
+			NTP: sr.NTP, RTP: sr.RTP, Packets: sr.Packets, Octets: sr.Octets, Arrival: arrival})
+	}
+}
+
+func (t *track) kind() sfu.Kind {
+	if t.info.Type == livekit.TrackType_AUDIO {
+		return sfu.Audio
+	}
+	return sfu.Video
+}
+
+// watch makes the media plane's wishes reach the room.
+func (t *track) watch() {
+	t.up.OnWanted(func(sfu.LayerSet) { t.poke() })
+	t.up.OnAvailable(func(sfu.LayerSet) { t.poke() })
+}
+
+// watchRemote adds, for a track elsewhere, the way of keyframe requests upstream.
+func (t *track) watchRemote() {
+	t.watch()
+	t.up.OnKeyframeRequest(func(l sfu.Layer) {
+		t.keyframes.Or(uint32(sfu.LayerSet(0).With(l)))
+		t.poke()
+	})
+}
+
+// takeTrack notes a track of a participant elsewhere.
+func (r *Room) takeTrack(node residency.NodeName, owner *livekit.ParticipantInfo, info *livekit.TrackInfo, media TrackRecord) {
+	id := sfu.TrackID(info.Sid)
+	t := r.tracks[id]
+	if t == nil {
+		if media.Codec.MimeType == "" {
+			return // announced, but its media has not arrived at its node yet
+		}
+		t = &track{id: id, node: node, ownerSID: owner.Sid, ownerIdentity: owner.Identity,
+			poke: r.poke, serving: map[residency.NodeName]*outgoing{}}
+		r.tracks[id] = t
+	}
+	if t.node != node || t.ownerSID != owner.Sid {
+		return // a track id is written only by the node that made it
+	}
+	t.info, t.media = info, media
+	if t.up != nil {
+		t.up.SetAvailable(media.Available)
+	}
+	r.offerTrack(t)
+}
+
+// offerTrack lets everybody here subscribe to a track.
+func (r *Room) offerTrack(t *track) {
+	for _, p := range r.locals {
+		r.offerTo(t, p)
+	}
+	if r.recorder != nil {
+		r.recordTrack(t)
+	}
+}
+
+func (r *Room) offerTo(t *track, p *Participant) {
+	if p.info.Sid == t.ownerSID || !p.wants(t) {
+		return
+	}
+	r.ensureUp(t)
+	p.subscribe(subscription{up: t.up, id: t.id, stream: t.ownerSID + "|" + string(t.id)})
+}
+
+// ensureUp makes the UpTrack of a track elsewhere once somebody here wants it.
+func (r *Room) ensureUp(t *track) {
+	if t.up != nil {
+		return
+	}
+	t.up = sfu.NewUpTrack(sfu.UpTrackConfig{ID: t.id, Kind: t.kind(), Codec: t.media.Codec, Relayed: true})
+	t.up.SetAvailable(t.media.Available)
+	t.watchRemote()
+}
+
+// dropTrack ends a track: its receivers here, the nodes it is sent to, its source.
+func (r *Room) dropTrack(id sfu.TrackID) {
+	t := r.tracks[id]
+	if t == nil {
+		return
+	}
+	delete(r.tracks, id)
+	for _, p := range r.locals {
+		p.unsubscribe(id)
+	}
+	if r.recorder != nil {
+		r.recorder.drop(id)
+	}
+	for name := range t.serving {
+		t.stopServing(name, "track ended")
+	}
+	if t.link != nil {
+		r.sendTo(t.node, KindSubscribe, encode(Subscribe{Track: id}))
+		t.unbind()
+	}
+}
+
+func (r *Room) dropTracksOf(sid string) {
+	for id, t := range r.tracks {
+		if t.ownerSID == sid {
+			r.dropTrack(id)
+		}
+	}
+}
+
+// doReconcile brings what this node asks of others, and what it tells them, in
+// line with what the media plane wants. It is level-triggered: a lost message
+// or link is made good by the next run.
+func (r *Room) doReconcile() {
+	now := r.deps.Now()
+	for _, t := range r.tracks {
+		if t.up == nil {
+			continue
+		}
+		if t.node == r.deps.Self.Name {
+			r.tellLayers(t)
+			continue
+		}
+		r.askLayers(t, now)
+		r.askKeyframes(t)
+	}
+}
+
+// askAgain repeats a subscription that got no answer.
+const askAgain = time.Second
+
+// askLayers subscribes at the publisher's node to exactly the layers that somebody here wants.
+func (r *Room) askLayers(t *track, now time.Time) {
+	want := t.up.Wanted()
+	unanswered := want != 0 && t.link == nil && now.Sub(t.askedAt) >= askAgain
+	if want == t.asked && !unanswered {
+		return
+	}
+	if r.sendTo(t.node, KindSubscribe, encode(Subscribe{Track: t.id, Layers: want})) != nil {
+		return // retried by the next tick
+	}
+	t.asked, t.askedAt = want, now
+	if want == 0 {
+		t.unbind()
+	}
+}
+
+func (r *Room) askKeyframes(t *track) {
+	if t.link == nil {
+		return // asked again by the decoders when packets come
+	}
+	set := sfu.LayerSet(t.keyframes.Swap(0))
+	for l := sfu.Layer(0); l < sfu.MaxLayers; l++ {
+		if set.Has(l) {
+			r.sendTo(t.node, KindKeyframe, encode(Keyframe{Track: t.id, Layer: l}))
+		}
+	}
+}
+
+// tellLayers announces the layers that carry packets to the nodes that are served.
+func (r *Room) tellLayers(t *track) {
+	have := t.up.Available()
+	if have == t.announced {
+		return
+	}
+	t.announced, t.media.Available = have, have
+	for name := range t.serving {
+		r.sendTo(name, KindLayers, encode(Layers{Track: t.id, Available: have}))
+	}
+}
+
+// doSubscribe serves a track to another node, or ends that.
+func (r *Room) doSubscribe(from residency.NodeName, s Subscribe) {
+	t := r.tracks[s.Track]
+	if t == nil || t.node != r.deps.Self.Name || t.up == nil {
+		r.sendTo(from, KindTrackClosed, encode(TrackClosed{Track: s.Track, Reason: "no such track here"}))
+		return
+	}
+	if s.Layers == 0 {
+		t.stopServing(from, "not wanted")
+		return
+	}
+	if o := t.serving[from]; o != nil {
+		o.layers.Store(uint32(s.Layers))
+		t.up.WantsChanged()
+		r.sendTo(from, KindTrackOpen, encode(TrackOpen{Track: t.id, Alias: o.track.Alias(), Available: t.up.Available()}))
+		return
+	}
+	if err := r.serve(t, from, s.Layers); err != nil {
+		r.log.Warn("track is not sent to a node", "track", t.id, "node", from, "error", err)
+		r.sendTo(from, KindTrackClosed, encode(TrackClosed{Track: s.Track, Reason: err.Error()}))
+	}
+}
+
+// serve opens the track towards a node: the one place where media leaves for
+// another node, and only with the gate's permit.
+func (r *Room) serve(t *track, to residency.NodeName, layers sfu.LayerSet) error {
+	permit, verdict := r.permit(to, residency.ClassMedia)
+	if !verdict.Allow {
+		return refusal(verdict)
+	}
+	link := r.deps.Link(to)
+	if link == nil {
+		return errNoLink
+	}
+	out, err := link.OpenTrack(permit, t.kind() == sfu.Video)
+	if err != nil {
+		return err
+	}
+	o := &outgoing{track: out}
+	o.layers.Store(uint32(layers))
+	t.serving[to] = o
+	r.sendTo(to, KindTrackOpen, encode(TrackOpen{Track: t.id, Alias: out.Alias(), Available: t.up.Available()}))
+	t.up.AddSink(o)
+	return nil
+}
+
+// stopServing ends the flow of a track to a node at once, queued packets included.
+func (t *track) stopServing(to residency.NodeName, reason string) {
+	o := t.serving[to]
+	if o == nil {
+		return
+	}
+	delete(t.serving, to)
+	o.track.Revoke(reason)
+	t.up.RemoveSink(o)
+	o.track.Close()
+}
+
+// doTrackOpen connects the packets of an alias with the track, after asking
+// the gate about the sender.
+func (r *Room) doTrackOpen(from residency.NodeName, m TrackOpen) {
+	t := r.tracks[m.Track]
+	if t == nil || t.node != from || t.up == nil {
+		return
+	}
+	if _, v := r.permit(from, residency.ClassMedia); !v.Allow {
+		r.noteRefusal(from, v)
+		return
+	}
+	link := r.deps.Link(from)
+	if link == nil {
+		return
+	}
+	t.up.SetAvailable(m.Available)
+	if t.link == link && t.alias == m.Alias {
+		return
+	}
+	t.unbind()
+	link.Bind(m.Alias, incoming{t.up})
+	t.link, t.alias = link, m.Alias
+	r.askKeyframes(t)
+}
+
+// unbind stops listening for the track's packets; it will be asked for again
+// while somebody wants it.
+func (t *track) unbind() {
+	if t.link == nil {
+		return
+	}
+	t.link.Unbind(t.alias)
+	t.link, t.alias, t.asked = nil, 0, 0
+}
+
+func (r *Room) doTrackClosed(from residency.NodeName, m TrackClosed) {
+	t := r.tracks[m.Track]
+	if t == nil || t.node != from {
+		return
+	}
+	t.unbind()
+	if t.up != nil {
+		t.asked, t.askedAt = t.up.Wanted(), r.deps.Now() // ask again, but not at once
+	}
+	r.log.Warn("track does not come", "track", m.Track, "node", from, "reason", m.Reason)
+}
+
+func (r *Room) doKeyframe(from residency.NodeName, k Keyframe) {
+	t := r.tracks[k.Track]
+	if t != nil && t.serving[from] != nil && k.Layer < sfu.MaxLayers {
+		t.up.RequestKeyframe(k.Layer, r.deps.Now())
+	}
+}
+
+func (r *Room) doLayers(from residency.NodeName, l Layers) {
+	if t := r.tracks[l.Track]; t != nil && t.node == from && t.up != nil {
+		t.media.Available = l.Available
+		t.up.SetAvailable(l.Available)
+	}
+}

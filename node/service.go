@@ -1,0 +1,307 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/livekit/protocol/livekit"
+	"google.golang.org/protobuf/encoding/protojson"
+
+	"github.com/domicile/domicile/node/room"
+	"github.com/domicile/domicile/residency"
+)
+
+// service is the Backend of the RoomService API: any node takes any call and
+// passes it on to the node that can carry it out.
+type service struct{ n *Node }
+
+// CreateRoom implements control.Backend. An existing room is returned as it is.
+func (s service) CreateRoom(ctx context.Context, req *livekit.CreateRoomRequest) (*livekit.Room, error) {
+	rec, err := s.n.resolve(ctx, resolveRequest{Create: true, Spec: room.Record{
+		Name: req.Name, Policy: req.RoomPreset, Metadata: req.Metadata, EmptyTimeout: req.EmptyTimeout,
+		DepartureTimeout: req.DepartureTimeout, MaxParticipants: req.MaxParticipants}})
+	if err != nil {
+		return nil, toControl(err)
+	}
+	return s.n.roomInfo(rec), nil
+}
+
+// roomInfo is a room with the number of participants, as far as this node knows it.
+func (n *Node) roomInfo(rec room.Record) *livekit.Room {
+	if r := n.rooms.get(rec.Name); r != nil {
+		snap := r.Snapshot()
+		return snap.Record.Info(len(snap.Participants))
+	}
+	return rec.Info(0)
+}
+
+// ListRooms implements control.Backend: the rooms that live here, and those
+// that an origin may tell this node about.
+func (s service) ListRooms(ctx context.Context, names []string) ([]*livekit.Room, error) {
+	found := map[string]*livekit.Room{}
+	for _, rm := range s.n.ownRooms(ctx) {
+		found[rm.Name] = rm
+	}
+	for _, c := range s.n.candidates() {
+		if c.Local || !c.Node.Has(residency.RoleOrigin) {
+			continue
+		}
+		for _, rm := range s.n.roomsOf(ctx, c.Node) {
+			if found[rm.Name] == nil {
+				found[rm.Name] = rm
+			}
+		}
+	}
+	var list []*livekit.Room
+	for _, rm := range found {
+		if len(names) == 0 || slices.Contains(names, rm.Name) {
+			list = append(list, rm)
+		}
+	}
+	slices.SortFunc(list, func(a, b *livekit.Room) int { return int(a.CreationTimeMs - b.CreationTimeMs) })
+	return list, nil
+}
+
+// roomsOf asks an origin for the rooms that it may tell this node about: one
+// question for each policy, because the gate answers by policy.
+func (n *Node) roomsOf(ctx context.Context, origin residency.Node) []*livekit.Room {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	var list []*livekit.Room
+	for _, policy := range n.gate().Bundle().Names() {
+		permit, v := n.permit("", policy, residency.ClassSignalling, origin.Name, false)
+		if !v.Allow {
+			continue
+		}
+		var out reply
+		if err := n.ask(ctx, permit, kindCommand, command{Op: opRooms, Policy: policy}, &out); err != nil {
+			continue // it does not tell, or cannot be reached: the list is what this node may know
+		}
+		for _, rec := range out.Rooms {
+			list = append(list, rec.Info(rec.Participants))
+		}
+	}
+	return list
+}
+
+// listedRoom is a room in the answer to opRooms.
+type listedRoom struct {
+	room.Record
+	Participants int `json:"participants"`
+}
+
+// doRooms lists this origin's rooms of one policy for a node that may know them.
+func (n *Node) doRooms(ctx context.Context, from residency.NodeName, policy string) (reply, residency.Permit, error) {
+	permit, v := n.permit("", policy, residency.ClassSignalling, from, false)
+	if !v.Allow {
+		return reply{}, permit, refused(v)
+	}
+	var out reply
+	for _, rec := range n.ownRecords(ctx) {
+		if rec.Policy == policy {
+			out.Rooms = append(out.Rooms, rec)
+		}
+	}
+	return out, permit, nil
+}
+
+func (n *Node) ownRooms(ctx context.Context) []*livekit.Room {
+	var list []*livekit.Room
+	for _, rec := range n.ownRecords(ctx) {
+		list = append(list, rec.Info(rec.Participants))
+	}
+	return list
+}
+
+// ownRecords are the rooms that live or are stored on this node.
+func (n *Node) ownRecords(ctx context.Context) []listedRoom {
+	var list []listedRoom
+	seen := map[string]bool{}
+	for _, r := range n.rooms.all() {
+		snap := r.Snapshot()
+		seen[snap.Record.Name] = true
+		list = append(list, listedRoom{snap.Record, len(snap.Participants)})
+	}
+	if n.store == nil {
+		return list
+	}
+	stored, err := n.store.all(ctx)
+	if err != nil {
+		n.log.Error("listing rooms", "error", err)
+	}
+	for _, rec := range stored {
+		if !seen[rec.Name] {
+			list = append(list, listedRoom{Record: rec})
+		}
+	}
+	return list
+}
+
+// DeleteRoom implements control.Backend.
+func (s service) DeleteRoom(ctx context.Context, name string) error {
+	rec, err := s.n.resolve(ctx, resolveRequest{Spec: room.Record{Name: name}})
+	if err != nil {
+		return toControl(err)
+	}
+	_, err = s.n.command(ctx, s.n.home(name, rec.Policy), rec, command{Op: opDelete, Room: name})
+	return toControl(err)
+}
+
+// ListParticipants implements control.Backend.
+func (s service) ListParticipants(ctx context.Context, name string) ([]*livekit.ParticipantInfo, error) {
+	if r := s.n.rooms.get(name); r != nil {
+		return r.Snapshot().Participants, nil
+	}
+	rec, err := s.n.resolve(ctx, resolveRequest{Spec: room.Record{Name: name}})
+	if err != nil {
+		return nil, toControl(err)
+	}
+	reply, err := s.n.command(ctx, s.n.home(name, rec.Policy), rec, command{Op: opParticipants, Room: name})
+	if err != nil {
+		return nil, toControl(err)
+	}
+	return reply.participants()
+}
+
+// RemoveParticipant implements control.Backend.
+func (s service) RemoveParticipant(ctx context.Context, name, who string) error {
+	rec, err := s.n.resolve(ctx, resolveRequest{Spec: room.Record{Name: name}})
+	if err != nil {
+		return toControl(err)
+	}
+	to := s.n.home(name, rec.Policy)
+	if r := s.n.rooms.get(name); r != nil {
+		if at, ok := r.Snapshot().Where[who]; ok {
+			to = at
+		}
+	}
+	_, err = s.n.command(ctx, to, rec, command{Op: opRemove, Room: name, Identity: who})
+	return toControl(err)
+}
+
+// reply is the answer to a command.
+type reply struct {
+	Participants [][]byte        `json:"participants,omitempty"` // livekit.ParticipantInfo as JSON
+	Recording    *room.Recording `json:"recording,omitempty"`
+	Rooms        []listedRoom    `json:"rooms,omitempty"`
+}
+
+func (r reply) participants() ([]*livekit.ParticipantInfo, error) {
+	var list []*livekit.ParticipantInfo
+	for _, b := range r.Participants {
+		p := &livekit.ParticipantInfo{}
+		if err := protojson.Unmarshal(b, p); err != nil {
+			return nil, fmt.Errorf("participant of another node: %w", err)
+		}
+		list = append(list, p)
+	}
+	return list, nil
+}
+
+// command has a node carry something out: this one, or another over the mesh.
+func (n *Node) command(ctx context.Context, to residency.NodeName, rec room.Record, c command) (reply, error) {
+	if to == "" {
+		return reply{}, &Refusal{Code: CodeUnavailable, Message: fmt.Sprintf("no node is home of room %q now", rec.Name)}
+	}
+	if to == n.cfg.Self.Name {
+		return n.obey(ctx, c)
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	permit, v := n.permit(rec.Name, rec.Policy, residency.ClassSignalling, to, n.servesOutside(rec.Name, to))
+	if !v.Allow {
+		return reply{}, refused(v)
+	}
+	var out reply
+	err := n.ask(ctx, permit, kindCommand, c, &out)
+	return out, err
+}
+
+// obey carries a command out on this node.
+func (n *Node) obey(ctx context.Context, c command) (reply, error) {
+	switch c.Op {
+	case opDelete:
+		return reply{}, n.deleteRoom(c.Room)
+	case opParticipants:
+		return n.participantsOf(c.Room)
+	case opRemove:
+		return reply{}, n.remove(ctx, c)
+	case opRecord:
+		return n.record(ctx, c.Room)
+	case opStopRecord:
+		r := n.rooms.get(c.Room)
+		if r == nil {
+			return reply{}, notFound(c.Room)
+		}
+		return reply{}, r.StopRecording(ctx)
+	}
+	return reply{}, &Refusal{Code: CodeInvalid, Message: fmt.Sprintf("command %q is unknown to this version", c.Op)}
+}
+
+func (n *Node) deleteRoom(name string) error {
+	if n.store != nil {
+		if err := n.store.forget(name); err != nil {
+			return fmt.Errorf("delete room: %w", err)
+		}
+	}
+	if r := n.rooms.get(name); r != nil {
+		r.Delete()
+	}
+	return nil
+}
+
+func (n *Node) participantsOf(name string) (reply, error) {
+	var out reply
+	r := n.rooms.get(name)
+	if r == nil {
+		return out, nil // it exists, and nobody is in it
+	}
+	for _, p := range r.Snapshot().Participants {
+		b, err := protojson.Marshal(p)
+		if err != nil {
+			return out, fmt.Errorf("participants: %w", err)
+		}
+		out.Participants = append(out.Participants, b)
+	}
+	return out, nil
+}
+
+// remove sends a participant away; a home passes it on to the node that serves them.
+func (n *Node) remove(ctx context.Context, c command) error {
+	absent := &Refusal{Code: CodeNotFound, Message: fmt.Sprintf("participant %q is not in room %q", c.Identity, c.Room)}
+	r := n.rooms.get(c.Room)
+	if r == nil {
+		return absent
+	}
+	if found, err := r.Remove(ctx, c.Identity); err != nil || found {
+		return err
+	}
+	at, ok := r.Snapshot().Where[c.Identity]
+	if !ok || at == n.cfg.Self.Name {
+		return absent
+	}
+	_, err := n.command(ctx, at, r.Snapshot().Record, c)
+	return err
+}
+
+// record starts recording a room on this origin.
+func (n *Node) record(ctx context.Context, name string) (reply, error) {
+	rec, ok, err := n.known(ctx, name)
+	if err != nil {
+		return reply{}, err
+	}
+	if !ok {
+		return reply{}, notFound(name)
+	}
+	r, err := n.rooms.ensure(rec)
+	if err != nil {
+		return reply{}, &Refusal{Code: CodeUnavailable, Message: "this node is shutting down"}
+	}
+	recording, err := r.StartRecording(ctx)
+	if errors.Is(err, room.ErrRefused) {
+		return reply{}, &Refusal{Code: CodeRefused, Rule: "recording", Policy: rec.Policy, Message: err.Error()}
+	}
+	return reply{Recording: recording}, err
+}
