@@ -28,7 +28,7 @@ func Home(g *residency.Gate, room, policy string, candidates []Candidate, now ti
 	if len(p.Ranked) == 0 || !p.Ranked[0].Allowed {
 		return nobody(p, "keep this room's record")
 	}
-	return choose(p, "keeps the room's record: it drew the highest hash of room and node")
+	return choose(p, "keeps the room's record")
 }
 
 // RecordingNode names the origin that records the room: its home if that may
@@ -61,8 +61,9 @@ func RecordingNode(g *residency.Gate, room, policy string, candidates []Candidat
 	if p.Ranked[0].Node != home {
 		return choose(p, "records the room in place of its home")
 	}
-	p = choose(p, "records the room: it is the room's home")
-	p.Rule, p.Chosen.Rule = RuleHome, RuleHome
+	p = choose(p, "records the room")
+	p.Rule, p.Reason = RuleHome, fmt.Sprintf("node %s in %s records the room: it is its home", p.Chosen.Node, p.Chosen.Country)
+	p.Chosen.Rule, p.Chosen.Reason = p.Rule, p.Reason
 	return p
 }
 
@@ -78,10 +79,11 @@ var byDraw = named(RuleHash, "a lower hash of room and node", func(a, b *entry) 
 func choose(p Placement, does string) Placement {
 	p.Chosen = &p.Ranked[0]
 	p.Rule = RuleHash
+	why := "it has the highest hash of room and node"
 	if len(p.Ranked) == 1 || !p.Ranked[1].Allowed {
-		p.Rule = RuleOnly
+		p.Rule, why = RuleOnly, "no other may"
 	}
-	p.Reason = fmt.Sprintf("node %s in %s %s", p.Chosen.Node, p.Chosen.Country, does)
+	p.Reason = fmt.Sprintf("node %s in %s %s: %s", p.Chosen.Node, p.Chosen.Country, does, why)
 	p.Chosen.Rule, p.Chosen.Reason = p.Rule, p.Reason
 	return p
 }

@@ -19,6 +19,7 @@ var mends = []struct{ rule, why, hint string }{
 	{residency.RuleBundleStale, "without a current policy", "issue and distribute a new policy bundle"},
 	{residency.RuleNoBundle, "without a policy", "distribute a policy bundle to this node"},
 	{residency.RuleNoPolicy, "without this room's policy", "name a policy that the bundle has"},
+	{residency.RuleNotStored, "not to keep it by the room's policy", "use a room whose policy has this kept"},
 	{residency.RuleStoreRole, "no origin", "run a node with the origin role inside the zone"},
 	{residency.RuleEdgeEmpty, "outside the room's zone", "run a node inside the zone of the room's policy"},
 	{residency.RuleZone, "outside the room's zone", "run a node inside the zone of the room's policy"},

@@ -35,20 +35,21 @@ type whereabouts struct {
 	country residency.Country
 	at      Point
 	outside bool   // known to be outside the policy's media zone
-	note    string // how the place was come by, for reasons
+	source  string // why the place is unknown
+	assumed string // what the fallback took the place to be, for reasons
 }
 
 // locate applies the fallback and says whether the attendee is outside the media
 // zone. Whatever is unknown is not outside.
 func locate(g *residency.Gate, q Question) whereabouts {
-	w := whereabouts{note: q.Attendee.Source}
-	known := q.Attendee.Known && q.Attendee.Country != ""
+	w := whereabouts{source: q.Attendee.Source}
+	known := q.Attendee.Known && q.Attendee.Country.Known()
 	if known {
 		w.country, w.at = q.Attendee.Country, q.Attendee.At
 	} else if i := slices.IndexFunc(q.Candidates, func(c Candidate) bool { return c.Local }); i >= 0 && q.Unknown == FallbackLocal {
 		local := q.Candidates[i]
-		w.country, w.at, known = local.Node.Country, local.At, local.Node.Country != ""
-		w.note = fmt.Sprintf("%s, so you are taken to be where node %s is", orUnknown(w.note), local.Node.Name)
+		w.country, w.at, known = local.Node.Country, local.At, local.Node.Country.Known()
+		w.assumed = fmt.Sprintf("; %s, so you are taken to be where node %s is", orUnknown(w.source), local.Node.Name)
 	}
 	if policy, err := g.Bundle().Policy(q.Policy); err == nil && known {
 		w.outside = !policy.Zone(residency.ClassMedia).Contains(w.country)
@@ -102,21 +103,31 @@ var byScore = ordering{
 // winner says why the first of the ranked was chosen: the rule that keeps the
 // second behind it, and who would have been nearer but was refused.
 func winner(w whereabouts, entries []*entry) (rule, reason string) {
-	best := entries[0]
-	rule, reason = RuleNearest, fmt.Sprintf("node %s in %s, %s, is the nearest permitted node", best.c.Node.Name, best.c.Node.Country, distance(best.out.DistanceKm))
-	switch second := runnerUp(entries); {
+	best, second := entries[0], runnerUp(entries)
+	who := fmt.Sprintf("node %s in %s, %s,", best.c.Node.Name, best.c.Node.Country, distance(best.out.DistanceKm))
+	switch {
 	case second == nil:
-		rule, reason = RuleOnly, fmt.Sprintf("node %s in %s, %s, is the only permitted node", best.c.Node.Name, best.c.Node.Country, distance(best.out.DistanceKm))
+		rule, reason = RuleOnly, who+" is the only one that may serve you"
 	case !w.at.Stated():
 		_, o := compare(placeChain(w), best, second)
 		rule, _ = o.rule(best, second)
-		return rule, fmt.Sprintf("node %s in %s is chosen without knowing where you are (%s)", best.c.Node.Name, best.c.Node.Country, orUnknown(w.note))
+		reason = fmt.Sprintf("node %s in %s is chosen knowing %s", best.c.Node.Name, best.c.Node.Country, w.knowing())
 	case knownKm(second.out.DistanceKm) < knownKm(best.out.DistanceKm):
-		rule, reason = RuleLoad, fmt.Sprintf("node %s in %s, %s, is chosen because nearer nodes are busier", best.c.Node.Name, best.c.Node.Country, distance(best.out.DistanceKm))
+		rule, reason = RuleLoad, who+" is chosen because nearer nodes are busier"
 	case second.out.Score == best.out.Score:
-		rule = RuleTie
+		rule, reason = RuleTie, who+" is as near as others; a hash of room and node decides"
+	default:
+		rule, reason = RuleNearest, who+" is the nearest permitted node"
 	}
-	return rule, reason + passedOver(best, entries)
+	return rule, reason + w.assumed + passedOver(best, entries)
+}
+
+// knowing says how little is known of an attendee without a place.
+func (w whereabouts) knowing() string {
+	if w.country != "" {
+		return fmt.Sprintf("only your country, %s", w.country)
+	}
+	return fmt.Sprintf("nothing of where you are (%s)", orUnknown(w.source))
 }
 
 // runnerUp returns the second of those who may serve.
