@@ -75,15 +75,16 @@ func (c *checker) checkSecrets() {
 }
 
 func (c *checker) checkIdentity(f *Files) {
-	var err error
-	if f.Authorities, err = identity.LoadCertificates(c.n.Identity.CA); err != nil {
+	cas, err := identity.LoadCertificates(c.n.Identity.CA)
+	if err != nil {
 		c.d.faultf("identity.ca", "%v", err)
 		return
 	}
-	if i := slices.IndexFunc(f.Authorities, func(cert *x509.Certificate) bool { return !cert.IsCA }); i >= 0 {
+	if i := slices.IndexFunc(cas, func(cert *x509.Certificate) bool { return !cert.IsCA }); i >= 0 {
 		c.d.faultf("identity.ca", "certificate %d of the file is not an authority's", i+1)
 		return
 	}
+	f.Authorities = cas
 	if f.Certificate, err = identity.LoadPair(c.n.Identity.Certificate, c.n.Identity.Key); err != nil {
 		c.d.faultf("identity.key", "%v", err)
 		return
