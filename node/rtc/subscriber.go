@@ -262,7 +262,7 @@ func (b *subscriber) section(snd *sender) error {
 }
 
 func (b *subscriber) sections(which func(*webrtc.RTPTransceiver) bool) []*webrtc.RTPTransceiver {
-	return slices.DeleteFunc(b.pc.GetTransceivers(), func(t *webrtc.RTPTransceiver) bool { return !which(t) })
+	return slices.DeleteFunc(slices.Clone(b.pc.GetTransceivers()), func(t *webrtc.RTPTransceiver) bool { return !which(t) })
 }
 
 func (b *subscriber) publishDowns() {

@@ -76,6 +76,8 @@ func (m *munger) begin(p *Packet, d *vp8, ts uint32) {
 		s.out = m.next
 		s.pid = m.pid + 1 - d.pid
 		s.tl0 = m.tl0 + 1 - d.tl0
+	} else {
+		m.ts, m.arrival, m.pid, m.tl0 = p.TS, p.Arrival, d.pid, d.tl0
 	}
 	m.push(s)
 }
@@ -114,14 +116,24 @@ func (m *munger) take(p *Packet, d *vp8) (n numbers, ok bool) {
 		return n, false
 	}
 	n = s.numbers(out, p.TS, d)
-	m.next, m.ts, m.arrival = out+1, n.ts, p.Arrival
-	if d.pidAt != 0 {
+	m.next = out + 1
+	m.advance(p, d, n)
+	return n, true
+}
+
+// advance notes the newest numbers, after which the next segment begins. They
+// need not be those of the last packet: it may be late, or a picture that is
+// shown before the one it was sent after.
+func (m *munger) advance(p *Packet, d *vp8, n numbers) {
+	if int32(n.ts-m.ts) > 0 {
+		m.ts, m.arrival = n.ts, p.Arrival
+	}
+	if d.pidAt != 0 && (n.pid-m.pid)&d.pidMask <= d.pidMask/2 {
 		m.pid = n.pid & d.pidMask
 	}
-	if d.tl0At != 0 {
+	if d.tl0At != 0 && int8(n.tl0-m.tl0) > 0 {
 		m.tl0 = n.tl0
 	}
-	return n, true
 }
 
 // skip leaves a padding packet out: the packet after it gets its number.
@@ -138,15 +150,24 @@ func (m *munger) skip(ext, out int64) {
 
 // takeLate numbers a packet that was overtaken. Its number was kept free, so
 // even padding goes out, empty: a hole would hold the receiver's decoder up.
+// What a pause or a switch left out has no number and stays out.
 func (m *munger) takeLate(p *Packet, d *vp8) (n numbers, ok bool) {
+	end := m.next
 	for i := range min(m.count, maxSegments) {
 		s := &m.segs[(m.count-1-i)%maxSegments]
 		if s.layer != p.Layer || s.epoch != p.epoch {
 			return n, false
 		}
 		if s.src <= p.ext {
-			return s.numbers(s.number(p.ext), p.TS, d), true
+			out := s.number(p.ext)
+			if out >= end {
+				return n, false
+			}
+			n = s.numbers(out, p.TS, d)
+			m.advance(p, d, n)
+			return n, true
 		}
+		end = s.out
 	}
 	return n, false
 }
