@@ -46,8 +46,8 @@ type Summary struct {
 
 // Export writes a recording into one file that players open: all tracks on the
 // recording's timeline, audio and video in sync. A track that was cut by a crash
-// is exported up to the cut, with a note. Memory does not grow with the length of
-// the recording but for its index and its clock evidence, some kB an hour.
+// is exported up to the cut, with a note. Frames are streamed; only
+// the index and the clock evidence are kept in memory, some 200 kB an hour and track.
 //
 // The file is in clear: whether it may be written where Path lies is decided by
 // the caller.
@@ -116,7 +116,10 @@ func newPlan(ctx context.Context, r *vault.Reader, opts ExportOptions) (*plan, e
 	}
 	slices.SortStableFunc(p.scans, func(a, b *scan) int {
 		if isVideo(a.mime) != isVideo(b.mime) {
-			return cmp.Compare(b.track.Meta.Kind, a.track.Meta.Kind) // video first
+			if isVideo(a.mime) {
+				return -1
+			}
+			return 1
 		}
 		return cmp.Compare(a.timeline.at(a.first), b.timeline.at(b.first))
 	})

@@ -150,12 +150,7 @@ func runFed(cmd *exec.Cmd, feed func(stdin *os.File) error) error {
 	}
 	fed := errors.Join(feed(w), w.Close())
 	if fed != nil {
-		// Half a meeting must not look like a whole one. If ffmpeg died first,
-		// the pipe is broken and its own error is the better one.
-		cmd.Process.Kill()
+		cmd.Process.Kill() // half a meeting must not look like a whole one
 	}
-	if err := cmd.Wait(); err != nil && (fed == nil || !errors.Is(fed, os.ErrClosed)) {
-		return errors.Join(fed, err)
-	}
-	return fed
+	return errors.Join(fed, cmd.Wait())
 }
