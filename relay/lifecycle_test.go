@@ -260,3 +260,20 @@ func TestConfigIsChecked(t *testing.T) {
 		t.Errorf("run with a context that has ended: %v", err)
 	}
 }
+
+// The address of one node leads to another: that must neither pass for the node
+// that was meant, nor disturb the link to the one that answers.
+func TestWrongAddressMakesNoLink(t *testing.T) {
+	simulate(t, relaytest.Path{Delay: time.Millisecond}, func(t *testing.T, mesh *relaytest.Mesh) {
+		a, c := mesh.Start(t, "a", netip.AddrPort{}), mesh.Start(t, "c", netip.AddrPort{})
+		c.Fabric.SetPeers([]relay.Peer{{Name: "a", Addr: a.Addr}})
+		a.Fabric.SetPeers([]relay.Peer{{Name: "b", Addr: c.Addr}, {Name: "c", Addr: c.Addr}})
+		if l := relaytest.Await(t, a.Up, "link"); l.Peer().Name != "c" {
+			t.Errorf("link to %q", l.Peer().Name)
+		}
+		time.Sleep(10 * time.Second)
+		if a.Fabric.Link("b") != nil || len(a.Up) > 0 {
+			t.Error("a second link to the same node")
+		}
+	})
+}
