@@ -1,7 +1,7 @@
 import { DisconnectReason, RoomEvent } from 'livekit-client'
 import { useCallback, useEffect, useRef, useState } from 'react'
 import { fetchNode, type ApiError, type NodeInfo } from './api'
-import { Ended } from './components/Ended'
+import { Ended, Joining } from './components/Ended'
 import { Meeting } from './components/Meeting'
 import { Start, type Wish } from './components/Start'
 import { hook, hookEnter, hookError, hookLeave } from './hook'
@@ -16,10 +16,11 @@ type Phase =
 
 /** The page's three places: start, meeting, ended. */
 export function App({ params }: { params: Params }) {
-  const [phase, setPhase] = useState<Phase>({ at: 'start', joining: false })
+  const [phase, setPhase] = useState<Phase>({ at: 'start', joining: params.autojoin })
   const [node, setNode] = useState<NodeInfo>()
   const [wish, setWish] = useState<Wish>({ room: params.room, name: params.name, policy: params.policy })
   const busy = useRef(false)
+  const asked = useRef(!params.autojoin)
 
   const joinRoom = useCallback(
     async (next: Wish, choices: Choices) => {
@@ -40,6 +41,7 @@ export function App({ params }: { params: Params }) {
       } catch (e) {
         const error = asApiError(e)
         hookError(error)
+        asked.current = true
         setPhase({ at: 'start', joining: false, error })
       } finally {
         busy.current = false
@@ -63,9 +65,17 @@ export function App({ params }: { params: Params }) {
     document.title = phase.at === 'meeting' ? `${wish.room} · Domicile` : 'Join a meeting · Domicile'
   }, [phase.at, wish.room])
 
+  const rejoin = () => {
+    asked.current = true
+    hook.state = 'start'
+    setPhase({ at: 'start', joining: false })
+  }
+
   if (phase.at === 'meeting') return <Meeting session={phase.session} choices={phase.choices} />
   if (phase.at === 'ended') {
-    return <Ended ending={phase.ending} onRejoin={() => setPhase({ at: 'start', joining: false })} />
+    return <Ended ending={phase.ending} onRejoin={rejoin} />
   }
+  // Without a click on Join there was no start page, and no preview to keep running.
+  if (phase.joining && params.autojoin && !asked.current) return <Joining room={wish.room} />
   return <Start params={params} wish={wish} node={node} error={phase.error} joining={phase.joining} onJoin={joinRoom} />
 }

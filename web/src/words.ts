@@ -18,19 +18,38 @@ export function placeLine(p: Place): string {
   return where ? `${p.name} in ${where}` : p.name
 }
 
-const rules: Record<string, string> = {
-  nearest: 'nearest to you',
-  zone: 'inside the zone',
-  'edge-outside': 'serves people outside the zone',
-  'edge-empty': 'outside the zone',
-  load: 'less busy',
-  fallback: 'your place is unknown',
-  refused: 'refused',
-}
+// Maps, not objects: a rule called "constructor" must find nothing.
+const allowing = new Map([
+  ['nearest', 'nearest to you'],
+  ['zone', 'inside the zone'],
+  ['edge-outside', 'serves people outside the zone'],
+  ['distance', 'farther away'],
+  ['load', 'busier'],
+  ['overload', 'overloaded'],
+  ['tie', 'just as good'],
+  ['only', 'the only one that may'],
+  ['same-country', 'in your country'],
+  ['origin', 'your place is unknown'],
+])
+
+const refusing = new Map([
+  ['zone', 'outside the zone'],
+  ['edge-empty', 'outside the zone'],
+  ['no-bundle', 'has no policies'],
+  ['no-policy', 'does not know the policy'],
+  ['bundle-stale', 'its policies are too old'],
+  ['certificate', 'its certificate is not valid'],
+  ['revoked', 'its certificate is revoked'],
+  ['epoch', 'has another version of the policies'],
+  ['store-role', 'may not store'],
+  ['down', 'does not answer'],
+  ['full', 'is full'],
+])
 
 /** A rule's stable name in words; an unknown one is shown as it is. */
-export function ruleWords(rule: string): string {
-  return rules[rule] ?? rule.replaceAll('-', ' ')
+export function ruleWords(rule: string, allowed: boolean): string {
+  const plain = rule.replaceAll('-', ' ')
+  return allowed ? (allowing.get(rule) ?? plain) : `refused: ${refusing.get(rule) ?? plain}`
 }
 
 export interface Ending {

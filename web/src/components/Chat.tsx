@@ -18,7 +18,10 @@ export function Chat({ messages, send, sending }: Props) {
   const [failed, setFailed] = useState(false)
   const end = useRef<HTMLDivElement>(null)
   const id = useId()
-  useEffect(() => end.current?.scrollIntoView({ block: 'end' }), [messages.length])
+  useEffect(() => {
+    // Newer browsers return a promise here; as an effect's value React would call it.
+    void end.current?.scrollIntoView({ block: 'end' })
+  }, [messages.length])
 
   async function submit(e: FormEvent) {
     e.preventDefault()

@@ -77,7 +77,7 @@ function Ranked({ candidate: c, chosen }: { candidate: Candidate; chosen: boolea
         <strong>
           {c.node} · {countryName(c.country)}
         </strong>
-        <span className="tag">{chosen ? 'serves you' : c.allowed ? ruleWords(c.rule) : `refused: ${ruleWords(c.rule)}`}</span>
+        <span className="tag">{chosen ? 'serves you' : ruleWords(c.rule, c.allowed)}</span>
       </div>
       <small>{figures(c)}</small>
       {c.reason && <small>{c.reason}</small>}

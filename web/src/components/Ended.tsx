@@ -5,7 +5,9 @@ import type { Ending } from '../words'
 /** After the meeting: why it ended, and the way back where there is one. */
 export function Ended({ ending, onRejoin }: { ending: Ending; onRejoin: () => void }) {
   const heading = useRef<HTMLHeadingElement>(null)
-  useEffect(() => heading.current?.focus(), [])
+  useEffect(() => {
+    heading.current?.focus()
+  }, [])
   return (
     <main className="ended">
       <span className="mark">
@@ -20,6 +22,19 @@ export function Ended({ ending, onRejoin }: { ending: Ending; onRejoin: () => vo
           Join again
         </button>
       )}
+    </main>
+  )
+}
+
+/** While a link with autojoin asks for its place. */
+export function Joining({ room }: { room: string }) {
+  return (
+    <main className="ended" aria-busy="true">
+      <span className="mark">
+        <Icon name="home" size={26} />
+      </span>
+      <h1>Joining {room}…</h1>
+      <p role="status">Asking for the node nearest to you.</p>
     </main>
   )
 }

@@ -126,7 +126,9 @@ export function RecordingBanner({ recording }: { recording: Recording }) {
 
 function SidePanel({ title, onClose, children }: { title: string; onClose: () => void; children: React.ReactNode }) {
   const heading = useRef<HTMLHeadingElement>(null)
-  useEffect(() => heading.current?.focus(), [title])
+  useEffect(() => {
+    heading.current?.focus()
+  }, [title])
   return (
     <aside className="panel" aria-label={title} onKeyDown={(e) => e.key === 'Escape' && onClose()}>
       <header>
@@ -222,6 +224,10 @@ function usePublish(room: Room, choices: Choices, onProblem: (text: string) => v
   useEffect(() => {
     if (done.current) return
     done.current = true
-    void publish(room, choices, (kind, e) => onProblem(deviceWords(kind, e)))
+    void publish(room, choices, (kind, e) => onProblem(deviceWords(kind, e))).then(() => {
+      // A page that captures may play sound without a click before.
+      if (!room.canPlaybackAudio) return room.startAudio().catch(() => undefined)
+      return undefined
+    })
   }, [room, choices, onProblem])
 }

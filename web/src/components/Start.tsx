@@ -24,6 +24,9 @@ interface Props {
   onJoin: (wish: Wish, choices: Choices) => void
 }
 
+/** Focus in a field opens the keyboard of a phone and hides half of the page. */
+const touch = typeof matchMedia === 'function' && matchMedia('(pointer: coarse)').matches
+
 export function Start({ params, wish, node, error, joining, onJoin }: Props) {
   const [name, setName] = useState(wish.name)
   const [room, setRoom] = useState(wish.room)
@@ -64,7 +67,7 @@ export function Start({ params, wish, node, error, joining, onJoin }: Props) {
           <h1>Join a meeting</h1>
           <p className="lead">You meet through the node nearest to you, and your media stays where this room allows it.</p>
           {error && <ErrorPanel error={error} filled={{ room: room.trim(), name: name.trim(), policy }} />}
-          <Field label="Your name" value={name} onChange={setName} autoComplete="name" autoFocus={!error} />
+          <Field label="Your name" value={name} onChange={setName} autoComplete="name" autoFocus={!error && !touch} />
           <Field label="Room" value={room} onChange={setRoom} autoComplete="off" />
           {guests && node && node.policies.length > 1 && <PolicyPicker policies={node.policies} chosen={policy} onChoose={setPolicy} />}
           {!guests && (

@@ -29,6 +29,8 @@ export function Tile({ trackRef, style }: Props) {
           data-identity={participant.identity}
           data-source={source}
         />
+      ) : screen ? (
+        <span className="waiting">The screen of {name} is on its way…</span>
       ) : (
         <span className="avatar" aria-hidden="true">
           {initials(name)}

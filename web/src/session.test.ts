@@ -1,0 +1,73 @@
+import type { Room } from 'livekit-client'
+import { describe, expect, it, vi } from 'vitest'
+import { connectOptions, grantsRecording, publish, roomOptions } from './session'
+
+const token = (payload: unknown) => `h.${btoa(JSON.stringify(payload)).replaceAll('+', '-').replaceAll('/', '_').replaceAll('=', '')}.s`
+
+describe('grantsRecording', () => {
+  it('reads the grant', () => {
+    expect(grantsRecording(token({ video: { roomRecord: true } }))).toBe(true)
+  })
+
+  it.each([
+    ['another grant', token({ video: { roomAdmin: true } })],
+    ['a text', token({ video: { roomRecord: 'true' } })],
+    ['no grants', token({})],
+    ['null', token(null)],
+    ['no token', ''],
+    ['noise', 'a.%%%.c'],
+    ['one part', 'abc'],
+  ])('takes %s for none', (_, t) => expect(grantsRecording(t)).toBe(false))
+})
+
+describe('roomOptions', () => {
+  it('publishes VP8 in layers up to the capture asked for', () => {
+    expect(roomOptions({ capture: 720 }, {})).toMatchObject({ publishDefaults: { simulcast: true, videoCodec: 'vp8' }, dynacast: false })
+    expect(roomOptions({ capture: 720 }, {}).videoCaptureDefaults?.resolution).toMatchObject({ width: 1280, height: 720 })
+    expect(roomOptions({ capture: 360 }, {}).videoCaptureDefaults?.resolution).toMatchObject({ width: 640, height: 360 })
+  })
+
+  it('asks for 640×360 at a tile of 320 pixels', () => {
+    expect(roomOptions({ capture: 720 }, {}).adaptiveStream).toEqual({ pixelDensity: 2 })
+  })
+})
+
+it('relays only when asked to', () => {
+  expect(connectOptions({ relayOnly: true })).toEqual({ rtcConfig: { iceTransportPolicy: 'relay' } })
+  expect(connectOptions({ relayOnly: false })).toEqual({})
+})
+
+describe('publish', () => {
+  function fakeRoom() {
+    const me = { publishTrack: vi.fn(async () => ({})), setCameraEnabled: vi.fn(async () => ({})), setMicrophoneEnabled: vi.fn(async () => ({})) }
+    return { room: { localParticipant: me } as unknown as Room, me }
+  }
+
+  it('publishes the tracks of the preview and starts what has none', async () => {
+    const { room, me } = fakeRoom()
+    const track = { stop: vi.fn() }
+    await publish(room, { camera: true, mic: true, cameraTrack: track as never }, () => expect.unreachable())
+    expect(me.publishTrack).toHaveBeenCalledWith(track)
+    expect(me.setCameraEnabled).not.toHaveBeenCalled()
+    expect(me.setMicrophoneEnabled).toHaveBeenCalledWith(true)
+  })
+
+  it('publishes nothing that was switched off, and lets the device go', async () => {
+    const { room, me } = fakeRoom()
+    const track = { stop: vi.fn() }
+    await publish(room, { camera: false, mic: false, cameraTrack: track as never }, () => expect.unreachable())
+    expect(track.stop).toHaveBeenCalled()
+    expect(me.publishTrack).not.toHaveBeenCalled()
+    expect(me.setMicrophoneEnabled).not.toHaveBeenCalled()
+  })
+
+  it('starts the microphone when the camera is denied, and says which failed', async () => {
+    const { room, me } = fakeRoom()
+    const denied = new DOMException('no', 'NotAllowedError')
+    me.setCameraEnabled.mockRejectedValueOnce(denied)
+    const failed = vi.fn()
+    await publish(room, { camera: true, mic: true }, failed)
+    expect(failed.mock.calls).toEqual([['camera', denied]])
+    expect(me.setMicrophoneEnabled).toHaveBeenCalled()
+  })
+})
