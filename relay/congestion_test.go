@@ -155,7 +155,7 @@ func TestPeerThatDoesNotReadLosesTheLink(t *testing.T) {
 	simulate(t, relaytest.Path{Delay: time.Millisecond}, func(t *testing.T, mesh *relaytest.Mesh) {
 		a, b, ab, _ := mesh.Pair(t)
 		release := make(chan struct{})
-		b.OnMessage = func(relaytest.Message) { <-release }
+		b.OnMessage(func(relaytest.Message) { <-release })
 		p := relaytest.Permit(t, ab.Peer(), 1, "r", residency.ClassSignalling)
 		var err error
 		began := time.Now()

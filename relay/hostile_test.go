@@ -65,9 +65,9 @@ func intrude(t *testing.T) *intruder {
 	mesh := relaytest.NewMesh(t, nil)
 	mesh.Configure = func(_ residency.NodeName, c *relay.Config) { c.FrameDeadline = 100 * time.Millisecond }
 	victim := mesh.Start(t, "b", netip.AddrPort{})
-	victim.Answer = func(_ context.Context, m relaytest.Message) ([]byte, residency.Permit, error) {
+	victim.Answer(func(_ context.Context, m relaytest.Message) ([]byte, residency.Permit, error) {
 		return []byte(m.Body), relaytest.Permit(t, m.Link.Peer(), 1, m.Room, m.Class), nil
-	}
+	})
 	victim.Fabric.SetPeers([]relay.Peer{{Name: "a"}})
 	conn := rawDial(t, mesh, mesh.CA.Identity(t, residency.Node{Name: "a", Country: "DE"}), victim.Addr, 'a')
 	control, err := conn.OpenStream()

@@ -240,6 +240,9 @@ func (l *Link) receivePackets(s *quic.ReceiveStream, b *binding, layer uint8, bu
 
 // frameEnded judges how a stream ended; cut says that it did within a record.
 func (l *Link) frameEnded(s *quic.ReceiveStream, err error, cut bool) error {
+	if err == io.EOF && !cut {
+		return nil
+	}
 	var reset *quic.StreamError
 	switch {
 	case errors.As(err, &reset):
@@ -250,8 +253,6 @@ func (l *Link) frameEnded(s *quic.ReceiveStream, err error, cut bool) error {
 	case isTimeout(err):
 		s.CancelRead(wire.StreamDeadline)
 		return protocolError(fmt.Errorf("a media stream was left open for %s", frameTimeout*l.cfg.FrameDeadline))
-	case cut:
-		return protocolError(fmt.Errorf("media stream: %w", wire.ErrCut))
 	}
-	return nil
+	return protocolError(fmt.Errorf("media stream: %w", wire.ErrCut))
 }

@@ -48,58 +48,62 @@ func eventually(t testing.TB, what string, ok func() bool) {
 }
 
 func TestVideoArrivesInOrderOnItsLayers(t *testing.T) {
-	_, _, ab, ba := relaytest.NewMesh(t, nil).Pair(t)
-	track, sink := openTrack(t, ab, true), relaytest.NewSink()
-	ba.Bind(track.Alias(), sink)
+	simulate(t, relaytest.Path{Delay: time.Millisecond}, func(t *testing.T, mesh *relaytest.Mesh) {
+		_, _, ab, ba := mesh.Pair(t)
+		track, sink := openTrack(t, ab, true), relaytest.NewSink()
+		ba.Bind(track.Alias(), sink)
 
-	const frames, perFrame = 25, 9 // what the queue holds, should the sender not run at all
-	for f := range frames {
-		for p := range perFrame {
-			for layer := range uint8(3) {
-				track.Offer(layer, p == perFrame-1, relaytest.RTP(uint16(f*perFrame+p), uint32(f*3000), p == perFrame-1, 300+300*int(layer)))
+		const frames, perFrame = 25, 9 // what the queue holds, should the sender not run at all
+		for f := range frames {
+			for p := range perFrame {
+				for layer := range uint8(3) {
+					track.Offer(layer, p == perFrame-1, relaytest.RTP(uint16(f*perFrame+p), uint32(f*3000), p == perFrame-1, 300+300*int(layer)))
+				}
 			}
 		}
-	}
-	var next [3]uint16
-	for range 3 * frames * perFrame {
-		p := relaytest.Await(t, sink.Packets, "video packet")
-		if p.Seq != next[p.Layer] {
-			t.Fatalf("layer %d: packet %d arrived, want %d", p.Layer, p.Seq, next[p.Layer])
+		var next [3]uint16
+		for range 3 * frames * perFrame {
+			p := relaytest.Await(t, sink.Packets, "video packet")
+			if p.Seq != next[p.Layer] {
+				t.Fatalf("layer %d: packet %d arrived, want %d", p.Layer, p.Seq, next[p.Layer])
+			}
+			if want := 300 + 300*int(p.Layer); p.Size != want {
+				t.Fatalf("layer %d: packet of %d bytes, want %d", p.Layer, p.Size, want)
+			}
+			next[p.Layer]++
 		}
-		if want := 300 + 300*int(p.Layer); p.Size != want {
-			t.Fatalf("layer %d: packet of %d bytes, want %d", p.Layer, p.Size, want)
+		if n := sink.Clashes.Load(); n > 0 {
+			t.Errorf("%d calls of the sink for one layer at the same time", n)
 		}
-		next[p.Layer]++
-	}
-	if n := sink.Clashes.Load(); n > 0 {
-		t.Errorf("%d calls of the sink for one layer at the same time", n)
-	}
-	s := ab.Stats()
-	if s.TxPackets != 3*frames*perFrame || len(s.Drops) > 0 {
-		t.Errorf("sender counted %d packets and drops %v", s.TxPackets, s.Drops)
-	}
-	if _, err := json.Marshal(s); err != nil {
-		t.Error(err)
-	}
+		s := ab.Stats()
+		if s.TxPackets != 3*frames*perFrame || len(s.Drops) > 0 {
+			t.Errorf("sender counted %d packets and drops %v", s.TxPackets, s.Drops)
+		}
+		if _, err := json.Marshal(s); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 func TestFrameWithoutMarkerStillEnds(t *testing.T) {
-	_, _, ab, ba := relaytest.NewMesh(t, nil).Pair(t)
-	track, sink := openTrack(t, ab, true), relaytest.NewSink()
-	ba.Bind(track.Alias(), sink)
-	for i := range 5 { // five frames by timestamp alone; the last one ends by waiting
-		track.Offer(0, false, relaytest.RTP(uint16(i), uint32(i), false, 500))
-	}
-	for i := range 5 {
-		if p := relaytest.Await(t, sink.Packets, "packet"); p.Seq != uint16(i) {
-			t.Fatalf("packet %d, want %d", p.Seq, i)
+	simulate(t, relaytest.Path{Delay: time.Millisecond}, func(t *testing.T, mesh *relaytest.Mesh) {
+		_, _, ab, ba := mesh.Pair(t)
+		track, sink := openTrack(t, ab, true), relaytest.NewSink()
+		ba.Bind(track.Alias(), sink)
+		for i := range 5 { // five frames by timestamp alone; the last one ends by waiting
+			track.Offer(0, false, relaytest.RTP(uint16(i), uint32(i), false, 500))
 		}
-	}
-	track.Close()
-	eventually(t, "closed track is forgotten", func() bool { return ab.Stats().TxTracks == 0 })
-	if s := ab.Stats(); s.TxPackets != 5 {
-		t.Errorf("%d packets counted after the track was forgotten, want 5", s.TxPackets)
-	}
+		for i := range 5 {
+			if p := relaytest.Await(t, sink.Packets, "packet"); p.Seq != uint16(i) {
+				t.Fatalf("packet %d, want %d", p.Seq, i)
+			}
+		}
+		track.Close()
+		eventually(t, "closed track is forgotten", func() bool { return ab.Stats().TxTracks == 0 })
+		if s := ab.Stats(); s.TxPackets != 5 {
+			t.Errorf("%d packets counted after the track was forgotten, want 5", s.TxPackets)
+		}
+	})
 }
 
 func TestAudioAndReportsArrive(t *testing.T) {
@@ -205,7 +209,7 @@ func TestRequests(t *testing.T) {
 	_, b, ab, ba := relaytest.NewMesh(t, nil).Pair(t)
 	p := permit(t, ab, residency.ClassMetadata)
 	gaveUp := make(chan error, 1)
-	b.Answer = func(ctx context.Context, m relaytest.Message) ([]byte, residency.Permit, error) {
+	b.Answer(func(ctx context.Context, m relaytest.Message) ([]byte, residency.Permit, error) {
 		reply := permit(t, ba, residency.ClassMetadata)
 		switch m.Kind {
 		case 1:
@@ -226,7 +230,7 @@ func TestRequests(t *testing.T) {
 			return []byte("secret"), relaytest.Permit(t, ba.Peer(), 1, "another room", m.Class), nil
 		}
 		return []byte("secret"), relaytest.Permit(t, ab.Peer(), 1, m.Room, m.Class), nil // for this node itself
-	}
+	})
 	ctx := context.Background()
 	if got, err := ab.Request(ctx, p, 1, []byte("hello")); err != nil || string(got) != "echo hello" {
 		t.Errorf("request: %q, %v", got, err)
@@ -265,9 +269,9 @@ func TestRequests(t *testing.T) {
 func TestRequestsRunSideBySide(t *testing.T) {
 	_, b, ab, ba := relaytest.NewMesh(t, nil).Pair(t)
 	const n = 150 // more than one peer may have at work
-	b.Answer = func(_ context.Context, m relaytest.Message) ([]byte, residency.Permit, error) {
+	b.Answer(func(_ context.Context, m relaytest.Message) ([]byte, residency.Permit, error) {
 		return []byte(m.Body), permit(t, ba, m.Class), nil
-	}
+	})
 	p := permit(t, ab, residency.ClassMetadata)
 	results := make(chan error, n)
 	for i := range n {

@@ -176,11 +176,18 @@ type Recorder struct {
 	Down     chan End
 	Messages chan Message
 
-	// OnMessage, if set, is called for every message before it is written down.
-	OnMessage func(Message)
-	// Answer answers requests; without it they fail.
-	Answer func(context.Context, Message) ([]byte, residency.Permit, error)
+	onMessage atomic.Pointer[func(Message)]
+	answer    atomic.Pointer[Answer]
 }
+
+// Answer answers a request.
+type Answer func(context.Context, Message) ([]byte, residency.Permit, error)
+
+// OnMessage has fn called for every message before it is written down.
+func (r *Recorder) OnMessage(fn func(Message)) { r.onMessage.Store(&fn) }
+
+// Answer has requests answered by fn; without it they fail.
+func (r *Recorder) Answer(fn Answer) { r.answer.Store(&fn) }
 
 // NewRecorder makes a recorder whose channels hold what a test leaves unread.
 func NewRecorder() *Recorder {
@@ -196,18 +203,19 @@ func (r *Recorder) LinkDown(l *relay.Link, err error) { r.Down <- End{l, err} }
 // Message writes down the message.
 func (r *Recorder) Message(l *relay.Link, kind relay.Kind, room string, class residency.Class, body []byte) {
 	m := Message{l, kind, room, class, string(body)}
-	if r.OnMessage != nil {
-		r.OnMessage(m)
+	if fn := r.onMessage.Load(); fn != nil {
+		(*fn)(m)
 	}
 	r.Messages <- m
 }
 
-// Request asks Answer.
+// Request has the request answered.
 func (r *Recorder) Request(ctx context.Context, l *relay.Link, kind relay.Kind, room string, class residency.Class, body []byte) ([]byte, residency.Permit, error) {
-	if r.Answer == nil {
+	fn := r.answer.Load()
+	if fn == nil {
 		return nil, residency.Permit{}, errors.New("nobody answers here")
 	}
-	return r.Answer(ctx, Message{l, kind, room, class, string(body)})
+	return (*fn)(ctx, Message{l, kind, room, class, string(body)})
 }
 
 // Packet is a packet that a sink was given.
