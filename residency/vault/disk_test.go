@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -103,7 +104,13 @@ func TestDiskFull(t *testing.T) {
 	}
 	v, err = Open(v.dir, keys, Options{})
 	must(t, err)
-	if got, end := count(t, v, r.ID()); got != n || end.Finished {
+	got, end := count(t, v, r.ID())
+	if got != n || end.Finished {
 		t.Errorf("read %d clusters of %d, %+v", got, n, end)
+	}
+	fi, err := os.Stat(trackPath(r.dir, "TR_a"))
+	must(t, err)
+	if fi.Size() != end.Offset {
+		t.Errorf("file has %d bytes, %d of them valid: half a record was left", fi.Size(), end.Offset)
 	}
 }

@@ -212,3 +212,28 @@ func TestChangedDocumentIsDetected(t *testing.T) {
 		}
 	}
 }
+
+// Boxes depend on those before them, not only on their number: with one key
+// and two histories, what follows in the one does not open in the other.
+func TestBoxesAreChained(t *testing.T) {
+	key := make([]byte, keySize)
+	begin := func() *chain {
+		c, err := newChain(key, []byte("header"), "RE_abcdefgh", "TR_a")
+		must(t, err)
+		return c
+	}
+	a, b := begin(), begin()
+	a.seal(nil, kindCluster, []byte("one history"))
+	first := b.seal(nil, kindCluster, []byte("another one"))
+	foreign := a.seal(nil, kindCluster, []byte("next"))
+	r := begin()
+	if _, _, err := r.openHead(first[:headSealed]); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.open(first[headSealed:]); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := r.openHead(foreign[:headSealed]); err == nil {
+		t.Error("a box of another history was opened")
+	}
+}
