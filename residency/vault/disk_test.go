@@ -19,7 +19,7 @@ func tinyDisk(t *testing.T, bytes string) string {
 		t.Fatalf("mount a tmpfs of %s bytes: %v (this test fills a real disk and needs CAP_SYS_ADMIN: run it as root)", bytes, err)
 	}
 	t.Cleanup(func() {
-		if err := syscall.Unmount(dir, 0); err != nil {
+		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
 			t.Errorf("unmount: %v", err)
 		}
 	})
