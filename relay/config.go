@@ -114,8 +114,10 @@ func (c *Config) setDefaults() error {
 		return errors.New("relay: config: Self has no name")
 	case c.ServerTLS == nil || c.ClientTLS == nil || c.PeerNode == nil:
 		return errors.New("relay: config: ServerTLS, ClientTLS and PeerNode are needed")
-	case c.ServerTLS.ClientAuth < tls.RequireAnyClientCert:
-		return errors.New("relay: config: ServerTLS must require a client certificate")
+	case !verifiesClient(c.ServerTLS):
+		return errors.New("relay: config: ServerTLS must require and verify a client certificate")
+	case c.ClientTLS.InsecureSkipVerify && !verifiesItself(c.ClientTLS):
+		return errors.New("relay: config: ClientTLS does not verify the server's certificate")
 	case c.Epoch == nil || c.Handler == nil:
 		return errors.New("relay: config: Epoch and Handler are needed")
 	}
@@ -134,6 +136,17 @@ func (c *Config) setDefaults() error {
 		c.Now = time.Now
 	}
 	return nil
+}
+
+// verifiesClient reports whether no caller gets past the handshake without a
+// verified certificate.
+func verifiesClient(c *tls.Config) bool {
+	return c.ClientAuth == tls.RequireAndVerifyClientCert ||
+		c.ClientAuth == tls.RequireAnyClientCert && verifiesItself(c)
+}
+
+func verifiesItself(c *tls.Config) bool {
+	return c.VerifyConnection != nil || c.VerifyPeerCertificate != nil
 }
 
 func setDefault(d *time.Duration, v time.Duration) {

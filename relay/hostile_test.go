@@ -63,7 +63,7 @@ type intruder struct {
 func intrude(t *testing.T) *intruder {
 	t.Helper()
 	mesh := relaytest.NewMesh(t, nil)
-	mesh.Configure = func(_ residency.NodeName, c *relay.Config) { c.FrameDeadline = 100 * time.Millisecond }
+	mesh.Configure = func(_ residency.NodeName, c *relay.Config) { c.FrameDeadline = 300 * time.Millisecond }
 	victim := mesh.Start(t, "b", netip.AddrPort{})
 	victim.Answer(func(_ context.Context, m relaytest.Message) ([]byte, residency.Permit, error) {
 		return []byte(m.Body), relaytest.Permit(t, m.Link.Peer(), 1, m.Room, m.Class), nil

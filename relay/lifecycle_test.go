@@ -239,7 +239,10 @@ func TestConfigIsChecked(t *testing.T) {
 	}{
 		{func(c *relay.Config) { c.Self.Name = "" }, "Self has no name"},
 		{func(c *relay.Config) { c.ClientTLS = nil }, "ClientTLS"},
-		{func(c *relay.Config) { c.ServerTLS = &tls.Config{} }, "must require a client certificate"},
+		{func(c *relay.Config) { c.ServerTLS = &tls.Config{} }, "must require and verify a client certificate"},
+		{func(c *relay.Config) { c.ServerTLS = &tls.Config{ClientAuth: tls.VerifyClientCertIfGiven} }, "must require and verify"},
+		{func(c *relay.Config) { c.ServerTLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert} }, "must require and verify"},
+		{func(c *relay.Config) { c.ClientTLS = &tls.Config{InsecureSkipVerify: true} }, "does not verify the server"},
 		{func(c *relay.Config) { c.Epoch = nil }, "Epoch"},
 		{func(c *relay.Config) { c.Heartbeat = time.Second }, "at least twice"},
 		{func(c *relay.Config) { c.Listen = netip.MustParseAddrPort("192.0.2.1:1") }, `listen on "192.0.2.1:1"`},

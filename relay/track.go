@@ -36,7 +36,7 @@ type Track struct {
 	revoked atomic.Pointer[string] // the reason, nil while the track may send
 	closed  atomic.Bool
 	ending  sync.Once // closes done
-	working atomic.Int32
+	working atomic.Int32 // lanes that run
 
 	lanes [wire.MaxLayer + 1]atomic.Pointer[lane]
 	count counters
@@ -185,7 +185,7 @@ func (t *Track) Revoke(reason string) {
 		}
 	}
 	t.finish()
-	t.l.cfg.Log.Info("relay: track revoked", "peer", t.l.peer.Name, "alias", t.alias, "reason", reason)
+	t.l.cfg.Log.Debug("relay: track revoked", "peer", t.l.peer.Name, "alias", t.alias, "reason", reason)
 }
 
 // Revoked returns why the track was revoked, "" while it is not.
