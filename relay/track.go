@@ -35,7 +35,7 @@ type Track struct {
 
 	revoked atomic.Pointer[string] // the reason, nil while the track may send
 	closed  atomic.Bool
-	ending  sync.Once // closes done
+	ending  sync.Once    // closes done
 	working atomic.Int32 // lanes that run
 
 	lanes [wire.MaxLayer + 1]atomic.Pointer[lane]
