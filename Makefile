@@ -1,0 +1,119 @@
+# make alone prints the targets. Each recipe says what it is doing.
+SHELL := /usr/bin/env bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+DEMO_DIR ?= .demo
+FUZZTIME ?= 1m
+VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+GOBUILD  := go build -trimpath -ldflags '-X main.version=$(VERSION)'
+
+# All packages but those that start real browsers; those come last.
+packages = $$(go list ./... | grep -v /bench/e2e)
+# What runs goroutines, sockets or both runs under the race detector as well.
+raced    = $$(go list ./control/... ./node/... ./relay/... ./residency/... ./router/...)
+
+web_sources := $(shell find web/src web/public web/index.html web/vite.config.ts web/tsconfig.json web/package.json -type f 2>/dev/null)
+
+say = @printf '\n== %s\n'
+
+.PHONY: help
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: build ## build everything and start the demo: three nodes on loopback
+	$(say) "starting the demo in $(DEMO_DIR) (Ctrl-C stops it)"
+	@exec bin/domicile demo --dir $(DEMO_DIR)
+
+.PHONY: build
+build: web ## build bin/domicile with the page inside
+	$(say) "compiling bin/domicile $(VERSION) (the first time takes a minute or two)"
+	@mkdir -p bin
+	@$(GOBUILD) -o bin/domicile ./cmd/domicile
+
+.PHONY: web
+web: web/dist/index.html ## build the page, where its sources changed
+
+web/node_modules/.installed: web/package-lock.json
+	$(say) "installing the page's packages with npm ci"
+	@cd web && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+web/dist/index.html: web/node_modules/.installed $(web_sources)
+	$(say) "building the page"
+	@cd web && npm run --silent build -- --logLevel warn
+	@touch $@
+
+.PHONY: deps
+deps: ## install the Debian packages that the tests need
+	$(say) "looking for the tools that the tests need"
+	@scripts/deps
+
+.PHONY: test
+test: ## run all tests, as continuous integration does
+	@$(MAKE) deps
+	@$(MAKE) web
+	@$(MAKE) lint
+	@$(MAKE) test-web
+	@$(MAKE) test-go
+	@$(MAKE) test-race
+	@$(MAKE) test-e2e
+	$(say) "all tests passed"
+
+.PHONY: lint
+lint: ## gofmt, go vet, and the rules of the architecture
+	$(say) "gofmt"
+	@bad=$$(git ls-files -z --cached --others --exclude-standard '*.go' | xargs -0 ls -d 2>/dev/null | xargs gofmt -l); \
+	  if [ -n "$$bad" ]; then printf 'not formatted, run gofmt -w on:\n%s\n' "$$bad"; exit 1; fi
+	$(say) "go vet"
+	@go vet ./...
+	$(say) "architecture"
+	@go test -count=1 ./internal/lint
+
+.PHONY: test-web
+test-web: web ## unit tests of the page
+	$(say) "types and unit tests of the page"
+	@cd web && npm run --silent typecheck && npm run --silent test
+
+.PHONY: test-go
+test-go: web ## Go tests, without browsers
+	$(say) "Go tests"
+	@go test -count=1 -timeout 8m $(packages)
+
+.PHONY: test-race
+test-race: web ## Go tests under the race detector
+	$(say) "Go tests under the race detector"
+	@go test -race -count=1 -timeout 10m $(raced)
+
+.PHONY: test-e2e
+test-e2e: web ## whole meetings: real processes, browsers and network namespaces
+	@if [ -d bench/e2e ]; then \
+	  printf '\n== %s\n' "whole meetings in real browsers (root needed)"; \
+	  go test -count=1 -timeout 15m ./bench/e2e/...; \
+	else \
+	  printf '\n== %s\n' "no bench/e2e in this tree: no meetings in real browsers"; \
+	fi
+
+.PHONY: bench
+bench: build ## benchmarks, then the load generator if there is one
+	$(say) "benchmarks"
+	@go test -run '^$$' -bench . -benchmem $$(grep -rl --include='*_test.go' '^func Benchmark' control node relay residency router | xargs -n1 dirname | sort -u | sed 's|^|./|')
+	@if [ -d bench/load ]; then printf '\n== %s\n' "load"; go run ./bench/load; fi
+
+.PHONY: fuzz
+fuzz: web ## fuzz every parser, FUZZTIME each (1m)
+	$(say) "fuzzing, $(FUZZTIME) for each target"
+	@scripts/fuzz $(FUZZTIME)
+
+.PHONY: screenshot
+screenshot: build ## renew the picture of a meeting in docs/images
+	$(say) "taking a picture of a meeting"
+	@scripts/screenshot
+
+.PHONY: clean
+clean: ## remove what was built, and the demo's data
+	$(say) "removing bin, $(DEMO_DIR), the built page and its packages"
+	@rm -rf bin $(DEMO_DIR) web/node_modules
+	@find web/dist -mindepth 1 ! -name placeholder -delete
