@@ -75,6 +75,11 @@ type SessionConfig struct {
 	// MaxTracks is how many tracks the client may publish at a time; further
 	// ones are ignored. 0: 32.
 	MaxTracks int
+	// PionClient says that the client is pion, as LiveKit's Go SDK is. It hears
+	// nothing on a media section that was unused in two offers in a row, so for it
+	// sections are not used again, and a session can be sent 511 tracks in all.
+	// Leave it false for browsers and phones.
+	PionClient bool
 }
 
 // Session is one client's pair of peer connections. All methods may be called

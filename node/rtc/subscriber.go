@@ -33,7 +33,7 @@ type subscriber struct {
 	repeat      bool // the outstanding offer is to be told again
 	senders     map[*sfu.DownTrack]*sender
 	idle        []*webrtc.RTPTransceiver // sections without a sender in the last offer
-	free        []*webrtc.RTPTransceiver // those of them that the client agreed to
+	free        []*webrtc.RTPTransceiver // those that can be used again, as the client agreed
 	out         outbox
 	tasks       sync.WaitGroup // the worker and the RTCP readers; grows under mu while not closed
 }
@@ -175,7 +175,9 @@ func (b *subscriber) apply(sdp string, id uint32) (bound []*sender, err error) {
 		return nil, err
 	}
 	b.outstanding, b.repeat = 0, false
-	b.free = b.idle
+	if !b.s.cfg.PionClient {
+		b.free = b.idle
+	}
 	if b.dirty {
 		b.change()
 	}
@@ -232,23 +234,10 @@ func (b *subscriber) add(snd *sender) error {
 	return nil
 }
 
-// section gives the sender a media section that prefers its codec. A free one
-// gets a new RTPSender: an SSRC never carries two tracks, whose packets could
-// meet under one SRTP nonce.
+// section gives the sender a media section that prefers its codec, a free one or
+// a new one.
 func (b *subscriber) section(snd *sender) error {
-	var err error
-	if i := slices.IndexFunc(b.free, func(t *webrtc.RTPTransceiver) bool { return t.Kind() == snd.Kind() }); i >= 0 {
-		b.free = slices.Delete(b.free, i, i+1)
-		snd.rtp, err = b.pc.AddTrack(snd) // takes the first free one of the kind
-	} else {
-		var t *webrtc.RTPTransceiver
-		t, err = b.pc.AddTransceiverFromTrack(snd, webrtc.RTPTransceiverInit{
-			Direction: webrtc.RTPTransceiverDirectionSendonly,
-		})
-		if err == nil {
-			snd.rtp = t.Sender()
-		}
-	}
+	err := b.place(snd)
 	if err != nil {
 		return err
 	}
@@ -257,6 +246,36 @@ func (b *subscriber) section(snd *sender) error {
 	}
 	if err != nil {
 		return errors.Join(err, b.pc.RemoveTrack(snd.rtp))
+	}
+	return nil
+}
+
+// place makes the RTPSender. It is a new one in a free section too: an SSRC never
+// carries two tracks, whose packets could meet under one SRTP nonce.
+func (b *subscriber) place(snd *sender) (err error) {
+	i := slices.IndexFunc(b.free, func(t *webrtc.RTPTransceiver) bool { return t.Kind() == snd.Kind() })
+	if i >= 0 {
+		b.free = slices.Delete(b.free, i, i+1)
+		snd.rtp, err = b.pc.AddTrack(snd) // into the first free section of the kind: that one
+		return err
+	}
+	if err := b.room(); err != nil {
+		return err
+	}
+	t, err := b.pc.AddTransceiverFromTrack(snd, webrtc.RTPTransceiverInit{
+		Direction: webrtc.RTPTransceiverDirectionSendonly,
+	})
+	if err != nil {
+		return err
+	}
+	snd.rtp = t.Sender()
+	return nil
+}
+
+// room refuses a description that clients would refuse.
+func (b *subscriber) room() error {
+	if len(b.pc.GetTransceivers()) >= maxSDPMedia-1 { // one is for data
+		return fmt.Errorf("all %d media sections are used", maxSDPMedia-1)
 	}
 	return nil
 }
@@ -274,15 +293,13 @@ func (b *subscriber) publishDowns() {
 }
 
 func (b *subscriber) unsubscribe(d *sfu.DownTrack) error {
-	d.Close()
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	snd := b.senders[d]
+	snd := b.take(d)
 	if snd == nil {
 		return errors.New("unsubscribe: no such track in this session")
 	}
-	delete(b.senders, d)
-	b.publishDowns()
+	d.Close() // not under mu: it tells the track's owner
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	if b.closed {
 		return nil
 	}
@@ -291,6 +308,15 @@ func (b *subscriber) unsubscribe(d *sfu.DownTrack) error {
 	}
 	b.change()
 	return nil
+}
+
+func (b *subscriber) take(d *sfu.DownTrack) *sender {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	snd := b.senders[d]
+	delete(b.senders, d)
+	b.publishDowns()
+	return snd
 }
 
 func (b *subscriber) send(reliable bool, payload []byte) error {
