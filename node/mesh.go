@@ -140,15 +140,13 @@ type links struct{ n *Node }
 
 // LinkUp implements relay.Handler.
 func (h links) LinkUp(l *relay.Link) {
-	h.n.log.Info("link is up", "peer", l.Peer().Name, "country", l.Peer().Country)
 	for _, r := range h.n.rooms.all() {
 		r.LinkUp(l.Peer().Name)
 	}
 }
 
 // LinkDown implements relay.Handler.
-func (h links) LinkDown(l *relay.Link, err error) {
-	h.n.log.Warn("link is down", "peer", l.Peer().Name, "reason", err)
+func (h links) LinkDown(l *relay.Link, _ error) {
 	for _, r := range h.n.rooms.all() {
 		r.LinkDown(l.Peer().Name)
 	}

@@ -45,6 +45,7 @@ const (
 	RuleNoPolicy    = "no-policy"    // the policy or the class is unknown
 	RuleCertificate = "certificate"  // the peer's certificate is not valid now
 	RuleRevoked     = "revoked"      // the bundle revokes the peer's certificate
+	RuleRegister    = "register"     // the bundle lists the mesh's nodes, and not this one
 	RuleEpoch       = "epoch"        // the peer has another version of the policies
 	RuleNotStored   = "not-stored"   // the policy has nobody keep this class
 	RuleStoreRole   = "store-role"   // only origins store
@@ -129,6 +130,10 @@ func (g *Gate) Permit(r Request) (Permit, Verdict) {
 func (g *Gate) Decide(r Request) Verdict {
 	v := Verdict{Policy: r.Policy, Class: r.Class, Peer: r.Peer.Name, Epoch: g.Epoch()}
 	p, rule, why := g.policyFor(r)
+	if p != nil && !enforced {
+		v.Policy, v.Allow, v.Rule, v.Reason = p.Name, true, RuleGateOff, "this binary was built without the gate"
+		return v
+	}
 	if p != nil {
 		v.Policy = p.Name
 		rule, why = g.peerInForce(r)
@@ -175,7 +180,11 @@ func (g *Gate) peerInForce(r Request) (rule, why string) {
 		return RuleCertificate, fmt.Sprintf("the certificate of node %s is not valid now", n.Name)
 	case b.Revokes(n.Serial):
 		return RuleRevoked, fmt.Sprintf("the certificate of node %s is revoked", n.Name)
-	case r.PeerEpoch != b.Epoch:
+	}
+	if ok, why := b.Registers(n); !ok {
+		return RuleRegister, why
+	}
+	if r.PeerEpoch != b.Epoch {
 		return RuleEpoch, fmt.Sprintf("node %s has policy epoch %d, this node %d", n.Name, r.PeerEpoch, b.Epoch)
 	}
 	return "", ""

@@ -1,0 +1,18 @@
+//go:build gateoff
+
+package residency
+
+import (
+	"fmt"
+	"os"
+)
+
+// enforced switches the gate off: every request about a known policy is allowed.
+const enforced = false
+
+// RuleGateOff is the rule of a binary without the gate.
+const RuleGateOff = "gate-off"
+
+func init() {
+	fmt.Fprintln(os.Stderr, "WARNING: built with the tag gateoff: residency is NOT enforced; for tests alone")
+}
