@@ -1,0 +1,314 @@
+//go:build linux
+
+// Package netlab builds small networks for tests out of the kernel's own parts:
+// a network namespace for an attendee, a veth pair to it, and a firewall in it
+// that lets out what a test allows and counts what it does not.
+//
+// It needs root, changes nothing in the host's own namespace but one interface
+// of its own, and removes everything when the test ends. It has no delay and no
+// loss: those need a program in the path.
+package netlab
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+)
+
+// block is where the networks of labs lie: TEST-NET-3 (RFC 5737), which looks
+// public to browsers and is nobody's. Each lab has a /30 of it.
+var block = netip.MustParsePrefix("203.0.113.0/24")
+
+// Lab is a namespace with one way out, to an address of the host.
+type Lab struct {
+	Name   string     // of the namespace, for ip netns exec
+	Host   netip.Addr // on the host's end of the veth pair: what servers listen on
+	Inside netip.Addr // on the other end
+
+	link string // the host's end
+}
+
+var serial atomic.Uint32
+
+// New makes a lab and has the test remove it. All is open until Firewall is
+// called.
+func New(t testing.TB) *Lab {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Fatal("netlab: network namespaces need root: run the tests as root")
+	}
+	unlock, err := lock()
+	if err != nil {
+		t.Fatalf("netlab: %v", err)
+	}
+	defer unlock()
+	id := fmt.Sprintf("%x-%x", os.Getpid(), serial.Add(1))
+	l := &Lab{Name: "dom-" + id, link: "dv" + id}
+	t.Cleanup(func() {
+		if err := l.remove(); err != nil {
+			t.Errorf("netlab: remove %q: %v", l.Name, err)
+		}
+	})
+	if err := l.create(); err != nil {
+		t.Fatalf("netlab: create %q: %v", l.Name, err)
+	}
+	return l
+}
+
+// lock keeps two test processes from choosing the same network.
+func lock() (unlock func(), err error) {
+	f, err := os.OpenFile(filepath.Join(os.TempDir(), "domicile-netlab.lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return func() { f.Close() }, nil
+}
+
+func (l *Lab) create() error {
+	subnet, err := freeSubnet()
+	if err != nil {
+		return err
+	}
+	l.Host = subnet.Addr().Next()
+	l.Inside = l.Host.Next()
+	inside, err := newNamespace(l.Name)
+	if err != nil {
+		return err
+	}
+	defer inside.Close()
+	peer := l.link + "p"
+	veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: l.link}, PeerName: peer, PeerNamespace: netlink.NsFd(inside)}
+	if err := netlink.LinkAdd(veth); err != nil {
+		return fmt.Errorf("add veth %q: %w", l.link, err)
+	}
+	here, err := netlink.NewHandle()
+	if err != nil {
+		return err
+	}
+	defer here.Close()
+	there, err := netlink.NewHandleAt(inside)
+	if err != nil {
+		return err
+	}
+	defer there.Close()
+	if err := up(here, l.link, l.Host); err != nil {
+		return err
+	}
+	if err := up(there, "lo", netip.Addr{}); err != nil {
+		return err
+	}
+	return up(there, peer, l.Inside)
+}
+
+// freeSubnet finds a /30 of the block in which no interface of the host lies.
+func freeSubnet() (netip.Prefix, error) {
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return netip.Prefix{}, err
+	}
+	for a := block.Addr(); block.Contains(a); {
+		p := netip.PrefixFrom(a, 30)
+		if !slices.ContainsFunc(addrs, func(n net.Addr) bool {
+			used, err := netip.ParsePrefix(n.String())
+			return err == nil && used.Overlaps(p)
+		}) {
+			return p, nil
+		}
+		for range 4 {
+			a = a.Next()
+		}
+	}
+	return netip.Prefix{}, fmt.Errorf("no free network in %s: left behind by killed tests? ip link | grep dv", block)
+}
+
+// newNamespace makes a named namespace without leaving the current one.
+func newNamespace(name string) (netns.NsHandle, error) {
+	var made netns.NsHandle
+	err := onOwnThread(func() (err error) {
+		made, err = netns.NewNamed(name) // also enters it
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("new namespace: %w", err)
+	}
+	return made, nil
+}
+
+// onOwnThread runs f on a thread of its own, which ends with it: a thread that
+// has been in another namespace serves nobody else.
+func onOwnThread(f func() error) error {
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		done <- f()
+	}()
+	return <-done
+}
+
+func up(h *netlink.Handle, name string, a netip.Addr) error {
+	link, err := h.LinkByName(name)
+	if err != nil {
+		return fmt.Errorf("find %q: %w", name, err)
+	}
+	if a.IsValid() {
+		addr := &netlink.Addr{IPNet: &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(30, 32)}}
+		if err := h.AddrAdd(link, addr); err != nil {
+			return fmt.Errorf("give %s to %q: %w", a, name, err)
+		}
+	}
+	if err := h.LinkSetUp(link); err != nil {
+		return fmt.Errorf("set %q up: %w", name, err)
+	}
+	return nil
+}
+
+func (l *Lab) remove() error {
+	if link, err := netlink.LinkByName(l.link); err == nil {
+		if err := netlink.LinkDel(link); err != nil {
+			return err
+		}
+	}
+	if err := os.RemoveAll(filepath.Join("/etc/netns", l.Name)); err != nil {
+		return err
+	}
+	if _, err := os.Stat(filepath.Join("/run/netns", l.Name)); err != nil {
+		return nil // create did not come this far
+	}
+	return netns.DeleteNamed(l.Name)
+}
+
+// Firewall closes the namespace: afterwards only TCP connections to the given
+// addresses get out, and their answers in. What is dropped on its way out is
+// counted. Calling it again replaces the rules and starts the counts anew.
+func (l *Lab) Firewall(t testing.TB, allow ...netip.AddrPort) {
+	t.Helper()
+	cmd := l.Command("nft", "-f", "-")
+	cmd.Stdin = strings.NewReader(rules(allow))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("netlab: nft: %v\n%s", err, out)
+	}
+}
+
+func rules(allow []netip.AddrPort) string {
+	var out, in strings.Builder
+	for _, a := range allow {
+		fmt.Fprintf(&out, "\t\tip daddr %s tcp dport %d accept\n", a.Addr(), a.Port())
+		fmt.Fprintf(&in, "\t\tip saddr %s tcp sport %d accept\n", a.Addr(), a.Port())
+	}
+	return fmt.Sprintf(`table inet lab
+delete table inet lab
+table inet lab {
+	counter dropped_udp { }
+	counter dropped_tcp { }
+	counter dropped_other { }
+	chain out {
+		type filter hook output priority 0; policy drop;
+		oifname "lo" accept
+%s		meta l4proto udp counter name dropped_udp drop
+		meta l4proto tcp counter name dropped_tcp drop
+		counter name dropped_other drop
+	}
+	chain in {
+		type filter hook input priority 0; policy drop;
+		iifname "lo" accept
+%s	}
+}
+`, &out, &in)
+}
+
+// Dropped counts packets that the firewall kept from leaving.
+type Dropped struct{ UDP, TCP, Other uint64 }
+
+// Dropped reads the firewall's counters.
+func (l *Lab) Dropped(t testing.TB) Dropped {
+	t.Helper()
+	out, err := l.Command("nft", "-j", "list", "counters", "table", "inet", "lab").Output()
+	if err != nil {
+		t.Fatalf("netlab: nft: %v", err)
+	}
+	d, err := parseCounters(out)
+	if err != nil {
+		t.Fatalf("netlab: nft: %v\n%s", err, out)
+	}
+	return d
+}
+
+func parseCounters(list []byte) (Dropped, error) {
+	var parsed struct {
+		Nftables []struct {
+			Counter struct {
+				Name    string
+				Packets uint64
+			}
+		}
+	}
+	if err := json.Unmarshal(list, &parsed); err != nil {
+		return Dropped{}, err
+	}
+	found := map[string]uint64{}
+	for _, o := range parsed.Nftables {
+		found[o.Counter.Name] = o.Counter.Packets
+	}
+	for _, name := range []string{"dropped_udp", "dropped_tcp", "dropped_other"} {
+		if _, ok := found[name]; !ok {
+			return Dropped{}, fmt.Errorf("no counter %q", name)
+		}
+	}
+	return Dropped{UDP: found["dropped_udp"], TCP: found["dropped_tcp"], Other: found["dropped_other"]}, nil
+}
+
+// Hosts makes names known inside, to processes started with Command.
+func (l *Lab) Hosts(t testing.TB, names map[string]netip.Addr) {
+	t.Helper()
+	var b bytes.Buffer
+	b.WriteString("127.0.0.1 localhost\n")
+	for name, a := range names {
+		fmt.Fprintf(&b, "%s %s\n", a, name)
+	}
+	dir := filepath.Join("/etc/netns", l.Name) // ip netns exec mounts it over /etc
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatalf("netlab: %v", err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "hosts"), b.Bytes(), 0o644); err != nil {
+		t.Fatalf("netlab: %v", err)
+	}
+}
+
+// Command is exec.Command inside the namespace.
+func (l *Lab) Command(name string, args ...string) *exec.Cmd {
+	return exec.Command("ip", append([]string{"netns", "exec", l.Name, name}, args...)...)
+}
+
+// Do runs f inside the namespace; sockets that f opens belong to it and stay
+// there. Goroutines that f starts run outside.
+func (l *Lab) Do(f func() error) error {
+	return onOwnThread(func() error {
+		ns, err := netns.GetFromName(l.Name)
+		if err != nil {
+			return err
+		}
+		defer ns.Close()
+		if err := netns.Set(ns); err != nil {
+			return err
+		}
+		return f()
+	})
+}
