@@ -291,6 +291,33 @@ type Bundle struct {
 	Default  string    // the policy of rooms that name none
 	Policies map[string]*Policy
 	Revoked  []string // serial numbers of revoked certificates, hexadecimal
+
+	// Nodes is the register of the mesh. Empty, every node with a certificate of
+	// the operator's CA belongs; else a node that is not listed, or that is in
+	// another country than listed, gets nothing.
+	Nodes []Registered
+}
+
+// Registered is a node as the register of a bundle lists it.
+type Registered struct {
+	Name    NodeName
+	Country Country
+}
+
+// Registers says whether the node belongs to the mesh by the bundle's register,
+// and why not.
+func (b *Bundle) Registers(n Node) (ok bool, why string) {
+	if len(b.Nodes) == 0 {
+		return true, ""
+	}
+	i := slices.IndexFunc(b.Nodes, func(r Registered) bool { return r.Name == n.Name })
+	switch {
+	case i < 0:
+		return false, fmt.Sprintf("node %s is not in the register of the mesh", n.Name)
+	case b.Nodes[i].Country != n.Country:
+		return false, fmt.Sprintf("node %s is in %s by its certificate, in %s by the register of the mesh", n.Name, n.Country, b.Nodes[i].Country)
+	}
+	return true, ""
 }
 
 // Policy finds a policy by name; the empty name is the default's.

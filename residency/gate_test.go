@@ -1,0 +1,400 @@
+package residency
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+// node has a European operator and parent and a certificate valid for an hour
+// around now.
+func node(name NodeName, country Country, roles ...Role) Node {
+	return Node{
+		Name: name, Country: country, Operator: "Example GmbH", OperatorCountry: "DE", Parent: "Example GmbH", ParentCountry: "DE",
+		Roles: roles, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour), Serial: "a" + string(name),
+	}
+}
+
+func everywhere(z Zone) map[Class]Zone {
+	zones := map[Class]Zone{}
+	for _, c := range Classes() {
+		zones[c] = z
+	}
+	return zones
+}
+
+// testBundle has the two policies of the first requirements and one with
+// conditions on who runs a node.
+func testBundle() *Bundle {
+	members, _ := NamedZone("EEA")
+	eea := Zone{Name: "EEA", Countries: members}
+	global := everywhere(Zone{Name: "stored", Countries: []Country{"DE", "FR", "PL"}})
+	global[ClassMedia], global[ClassSignalling], global[ClassChat] = eea, eea, eea
+	own := Zone{Name: "own", Countries: []Country{"AT", "CH", "DE"}, ExcludedParentCountries: []Country{"US"}}
+	return &Bundle{
+		Epoch: 3, Default: "eea-only",
+		Policies: map[string]*Policy{
+			"eea-only": {Name: "eea-only", Zones: everywhere(eea), Recording: RecordingRule{Allowed: true}},
+			"global":   {Name: "global", Zones: global, EdgeOutside: true, Recording: RecordingRule{Allowed: true}},
+			"own":      {Name: "own", Zones: everywhere(own), EdgeOutside: true},
+			"chat-log": {Name: "chat-log", Zones: everywhere(eea), ChatLog: true},
+			"empty":    {Name: "empty", Zones: map[Class]Zone{}},
+			"nobody":   {Name: "nobody", Zones: everywhere(Zone{Name: "nobody"})},
+			"anywhere": {Name: "anywhere", Zones: everywhere(Zone{Name: "anywhere", Anywhere: true})},
+			"operator": {Name: "operator", Zones: everywhere(Zone{Name: "operator", Anywhere: true, Operators: []string{"Example GmbH"}, OperatorCountries: []Country{"DE"}, ParentCountries: []Country{"DE", "FR"}})},
+			"missing":  nil,
+		},
+	}
+}
+
+// TestGate goes through the rules in the order in which they are asked.
+func TestGate(t *testing.T) {
+	fra, waw := node("fra", "DE", RoleOrigin, RoleEdge), node("waw", "PL", RoleEdge)
+	nyc, osl := node("nyc", "US", RoleEdge), node("osl", "NO", RoleOrigin, RoleEdge)
+	type change = func(*Request, *Bundle)
+	for _, c := range []struct {
+		name   string
+		policy string
+		class  Class
+		peer   Node
+		change change
+		allow  bool
+		rule   string
+		reason string // a part of it
+	}{
+		{name: "expired bundle", class: ClassMedia, peer: fra, change: func(_ *Request, b *Bundle) { b.Expires = now },
+			rule: RuleBundleStale, reason: "of epoch 3 expired at 2026-03-01T12:00:00Z"},
+		{name: "bundle in its last nanosecond", class: ClassMedia, peer: fra, change: func(_ *Request, b *Bundle) { b.Expires = now.Add(1) },
+			allow: true, rule: RuleZone},
+		{name: "bundle of epoch 0", class: ClassMedia, peer: fra, change: func(r *Request, b *Bundle) { b.Epoch, r.PeerEpoch = 0, 0 },
+			rule: RuleNoBundle},
+		{name: "unknown policy", policy: "eea", class: ClassMedia, peer: fra, rule: RuleNoPolicy, reason: `policy "eea": not in the bundle of epoch 3; it has anywhere,`},
+		{name: "policy without content", policy: "missing", class: ClassMedia, peer: fra, rule: RuleNoPolicy},
+		{name: "unknown class", class: "video", peer: fra, rule: RuleNoPolicy, reason: `data class "video" is unknown`},
+		{name: "no class", class: "", peer: fra, rule: RuleNoPolicy},
+		{name: "no peer", class: ClassMedia, rule: RuleCertificate, reason: "no certificate that names it"},
+		{name: "certificate ended", class: ClassMedia, peer: fra, change: func(r *Request, _ *Bundle) { r.Peer.NotAfter = now }, rule: RuleCertificate},
+		{name: "certificate not begun", class: ClassMedia, peer: fra, change: func(r *Request, _ *Bundle) { r.Peer.NotBefore = now.Add(1) }, rule: RuleCertificate},
+		{name: "no time", class: ClassMedia, peer: fra, change: func(r *Request, _ *Bundle) { r.Now = time.Time{} }, rule: RuleCertificate},
+		{name: "revoked, in upper case", class: ClassMedia, peer: fra, change: func(_ *Request, b *Bundle) { b.Revoked = []string{"00", "AFRA"} }, rule: RuleRevoked},
+		{name: "not in the register", class: ClassMedia, peer: fra, change: func(_ *Request, b *Bundle) { b.Nodes = []Registered{{"waw", "PL"}} },
+			rule: RuleRegister, reason: "node fra is not in the register"},
+		{name: "elsewhere in the register", class: ClassMedia, peer: fra, change: func(_ *Request, b *Bundle) { b.Nodes = []Registered{{"fra", "FR"}} },
+			rule: RuleRegister, reason: "in DE by its certificate, in FR by the register"},
+		{name: "in the register", class: ClassMedia, peer: fra, change: func(_ *Request, b *Bundle) { b.Nodes = []Registered{{"waw", "PL"}, {"fra", "DE"}} },
+			allow: true, rule: RuleZone},
+		{name: "older epoch", class: ClassMedia, peer: fra, change: func(r *Request, _ *Bundle) { r.PeerEpoch = 2 }, rule: RuleEpoch, reason: "epoch 2, this node 3"},
+		{name: "newer epoch", class: ClassMedia, peer: fra, change: func(r *Request, _ *Bundle) { r.PeerEpoch = 4 }, rule: RuleEpoch},
+		{name: "no epoch", class: ClassMedia, peer: fra, change: func(r *Request, _ *Bundle) { r.PeerEpoch = 0 }, rule: RuleEpoch},
+
+		{name: "recording not allowed", policy: "own", class: ClassRecording, peer: fra, rule: RuleNotStored, reason: "allows no recording"},
+		{name: "media is not kept", class: ClassMedia, peer: fra, change: store, rule: RuleNotStored, reason: "media passes through"},
+		{name: "signalling is not kept", class: ClassSignalling, peer: fra, change: store, rule: RuleNotStored},
+		{name: "chat is not kept", class: ClassChat, peer: fra, change: store, rule: RuleNotStored, reason: "keeps no chat"},
+		{name: "chat is kept where the policy says so", policy: "chat-log", class: ClassChat, peer: fra, change: store, allow: true, rule: RuleZone},
+		{name: "recording on an origin", class: ClassRecording, peer: fra, change: store, allow: true, rule: RuleZone},
+		{name: "recording on an edge", class: ClassRecording, peer: waw, change: store, rule: RuleStoreRole, reason: "node waw is not an origin"},
+		{name: "recording on an origin outside the storage zone", policy: "global", class: ClassRecording, peer: osl, change: store,
+			rule: RuleZone, reason: `node osl is in NO, outside zone "stored" for recording (policy "global")`},
+
+		{name: "default policy, inside", class: ClassMedia, peer: waw, allow: true, rule: RuleZone, reason: `inside zone "EEA"`},
+		{name: "Norway is in the EEA", class: ClassMedia, peer: osl, allow: true, rule: RuleZone},
+		{name: "outside", class: ClassMedia, peer: nyc, rule: RuleZone, reason: `node nyc is in US, outside zone "EEA" for media (policy "eea-only")`},
+		{name: "outside, with a participant there", class: ClassMedia, peer: nyc, change: outside, rule: RuleZone},
+		{name: "class without a zone", policy: "empty", class: ClassMedia, peer: fra, rule: RuleZone, reason: `outside zone "none"`},
+		{name: "zone of nobody", policy: "nobody", class: ClassMedia, peer: fra, rule: RuleZone},
+		{name: "anywhere", policy: "anywhere", class: ClassMedia, peer: nyc, allow: true, rule: RuleZone},
+		{name: "anywhere is no unknown country", policy: "anywhere", class: ClassMedia, peer: node("x", "", RoleEdge), rule: RuleZone, reason: "its country is unknown"},
+		{name: "anywhere is no country that is none", policy: "anywhere", class: ClassMedia, peer: node("x", "XX", RoleEdge), rule: RuleZone, reason: "its country is unknown"},
+
+		{name: "edge outside, empty", policy: "global", class: ClassMedia, peer: nyc, rule: RuleEdgeEmpty, reason: "no participant from outside the zone"},
+		{name: "edge outside, media", policy: "global", class: ClassMedia, peer: nyc, change: outside, allow: true, rule: RuleEdgeOutside},
+		{name: "edge outside, signalling", policy: "global", class: ClassSignalling, peer: nyc, change: outside, allow: true, rule: RuleEdgeOutside},
+		{name: "edge outside, chat", policy: "global", class: ClassChat, peer: nyc, change: outside, allow: true, rule: RuleEdgeOutside},
+		{name: "edge outside, metadata", policy: "global", class: ClassMetadata, peer: nyc, change: outside, rule: RuleZone},
+		{name: "edge outside, telemetry", policy: "global", class: ClassTelemetry, peer: nyc, change: outside, rule: RuleZone},
+		{name: "edge outside, to store", policy: "global", class: ClassMetadata, peer: node("sfo", "US", RoleOrigin, RoleEdge), change: both(outside, store), rule: RuleZone},
+		{name: "origin outside is no edge", policy: "global", class: ClassMedia, peer: node("sfo", "US", RoleOrigin), change: outside, rule: RuleZone},
+		{name: "edge of unknown country", policy: "global", class: ClassMedia, peer: node("x", "", RoleEdge), change: outside, rule: RuleZone},
+
+		{name: "US parent in the zone", policy: "own", class: ClassMedia, peer: parent(fra, "US"), rule: RuleZone, reason: `ultimate parent is US, which zone "own" excludes`},
+		{name: "unknown parent in the zone", policy: "own", class: ClassMedia, peer: parent(fra, ""), rule: RuleZone, reason: "parent is unknown"},
+		{name: "US parent outside the zone, with a participant there", policy: "own", class: ClassMedia, peer: parent(nyc, "US"), change: outside, rule: RuleZone, reason: "excludes"},
+		{name: "German parent outside the zone, with a participant there", policy: "own", class: ClassMedia, peer: nyc, change: outside, allow: true, rule: RuleEdgeOutside},
+		{name: "all conditions met", policy: "operator", class: ClassMedia, peer: nyc, allow: true, rule: RuleZone},
+		{name: "another operator", policy: "operator", class: ClassMedia, peer: nyc, change: func(r *Request, _ *Bundle) { r.Peer.Operator = "example gmbh" }, rule: RuleZone, reason: `run by "example gmbh"`},
+		{name: "operator elsewhere", policy: "operator", class: ClassMedia, peer: nyc, change: func(r *Request, _ *Bundle) { r.Peer.OperatorCountry = "US" }, rule: RuleZone, reason: "country of its operator is US"},
+		{name: "parent elsewhere", policy: "operator", class: ClassMedia, peer: parent(nyc, "US"), rule: RuleZone, reason: "ultimate parent is US, outside"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := testBundle()
+			r := Request{Room: "r", Policy: c.policy, Class: c.class, Peer: c.peer, PeerEpoch: b.Epoch, Now: now}
+			if c.change != nil {
+				c.change(&r, b)
+			}
+			permit, v := NewGate(b).Permit(r)
+			if v.Allow != c.allow || v.Rule != c.rule || !strings.Contains(v.Reason, c.reason) || v.Reason == "" {
+				t.Errorf("got %+v\nwant allow %v by %q, %q", v, c.allow, c.rule, c.reason)
+			}
+			if v.Peer != r.Peer.Name || v.Class != r.Class || v.Epoch != b.Epoch {
+				t.Errorf("the verdict is about something else: %+v", v)
+			}
+			if permit.Allows(r.Peer.Name, b.Epoch, r.Now) != c.allow {
+				t.Errorf("the permit does not follow the verdict: %+v", permit)
+			}
+		})
+	}
+}
+
+func store(r *Request, _ *Bundle)   { r.Store = true }
+func outside(r *Request, _ *Bundle) { r.OutsideParticipant = true }
+
+func both(a, b func(*Request, *Bundle)) func(*Request, *Bundle) {
+	return func(r *Request, bundle *Bundle) { a(r, bundle); b(r, bundle) }
+}
+
+func parent(n Node, c Country) Node {
+	n.ParentCountry = c
+	return n
+}
+
+func TestGateWithoutBundle(t *testing.T) {
+	var none *Gate
+	for _, g := range []*Gate{none, NewGate(nil), {}, NewGate(&Bundle{})} {
+		permit, v := g.Permit(Request{Class: ClassMedia, Peer: node("fra", "DE", RoleOrigin), Now: now})
+		if v.Allow || v.Rule != RuleNoBundle || permit.Allows("fra", 0, now) || g.Epoch() != 0 {
+			t.Errorf("got %+v", v)
+		}
+	}
+	if none.Bundle() != nil {
+		t.Error("a gate that is none has a bundle")
+	}
+}
+
+func TestPermit(t *testing.T) {
+	b := testBundle()
+	b.Expires = now.Add(30 * time.Minute)
+	request := Request{Room: "r", Class: ClassRecording, Store: true, Peer: node("fra", "DE", RoleOrigin), PeerEpoch: 3, Now: now}
+	p, v := NewGate(b).Permit(request)
+	if !v.Allow || p.Room() != "r" || p.Class() != ClassRecording || p.Peer() != "fra" || !p.Stores() || p.Verdict() != v {
+		t.Fatalf("got %+v, %+v", p, v)
+	}
+	if !p.Until().Equal(b.Expires) {
+		t.Errorf("until %s, want the end of the bundle", p.Until())
+	}
+	for _, c := range []struct {
+		name  string
+		peer  NodeName
+		epoch Epoch
+		at    time.Time
+		want  bool
+	}{
+		{"as given", "fra", 3, now, true},
+		{"to the last moment", "fra", 3, p.Until().Add(-1), true},
+		{"after the end", "fra", 3, p.Until(), false},
+		{"to another peer", "waw", 3, now, false},
+		{"to nobody", "", 3, now, false},
+		{"under the next epoch", "fra", 4, now, false},
+		{"under none", "fra", 0, now, false},
+	} {
+		if p.Allows(c.peer, c.epoch, c.at) != c.want {
+			t.Errorf("%s: want %v", c.name, c.want)
+		}
+	}
+	b.Expires = time.Time{}
+	if p, _ := NewGate(b).Permit(request); !p.Until().Equal(request.Peer.NotAfter) {
+		t.Errorf("until %s, want the end of the certificate", p.Until())
+	}
+}
+
+// TestZeroPermit asks the zero permit for everything.
+func TestZeroPermit(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var p Permit
+		peer := NodeName(rapid.OneOf(rapid.Just(""), rapid.String()).Draw(t, "peer"))
+		epoch := Epoch(rapid.OneOf(rapid.Just(uint64(0)), rapid.Uint64()).Draw(t, "epoch"))
+		at := time.Unix(rapid.Int64Range(-1<<40, 1<<40).Draw(t, "at"), 0)
+		if p.Allows(peer, epoch, at) || p.Allows(peer, epoch, time.Time{}) {
+			t.Fatal("the zero permit allows something")
+		}
+	})
+}
+
+// oracle answers like the gate, from the sentences of the requirements rather
+// than by its code: a permit needs every one of them.
+func oracle(b *Bundle, r Request) bool {
+	p := b.Policies[r.Policy]
+	if r.Policy == "" {
+		p = b.Policies[b.Default]
+	}
+	in := func(set []Country, c Country) bool {
+		for _, s := range set {
+			if s == c && c.Known() {
+				return true
+			}
+		}
+		return false
+	}
+	knownClass := false
+	for _, c := range Classes() {
+		knownClass = knownClass || c == r.Class
+	}
+	if p == nil || !knownClass || b.Epoch == 0 {
+		return false
+	}
+	z, n := p.Zones[r.Class], r.Peer
+	live := r.Class == "media" || r.Class == "signalling" || r.Class == "chat"
+	origin, edge := false, false
+	for _, role := range n.Roles {
+		origin, edge = origin || role == "origin", edge || role == "edge"
+	}
+	revoked, listed := false, len(b.Nodes) == 0
+	for _, s := range b.Revoked {
+		revoked = revoked || strings.ToLower(s) == strings.ToLower(n.Serial)
+	}
+	for _, entry := range b.Nodes {
+		listed = listed || entry == Registered{n.Name, n.Country}
+	}
+	namedOperator := len(z.Operators) == 0
+	for _, o := range z.Operators {
+		namedOperator = namedOperator || o == n.Operator
+	}
+	inside := in(z.Countries, n.Country) || z.Anywhere && n.Country.Known()
+	byEdgeRule := p.EdgeOutside && live && edge && r.OutsideParticipant && !r.Store && n.Country.Known()
+	mayBeKept := !r.Store || origin && r.Class != "media" && r.Class != "signalling" && (r.Class != "chat" || p.ChatLog)
+	for _, condition := range []bool{
+		b.Expires.IsZero() || b.Expires.After(r.Now),
+		n.Name != "", !n.NotBefore.After(r.Now), n.NotAfter.After(r.Now),
+		!revoked, listed, r.PeerEpoch == b.Epoch,
+		r.Class != "recording" || p.Recording.Allowed,
+		mayBeKept,
+		inside || byEdgeRule,
+		namedOperator,
+		len(z.OperatorCountries) == 0 || in(z.OperatorCountries, n.OperatorCountry),
+		len(z.ParentCountries) == 0 || in(z.ParentCountries, n.ParentCountry),
+		len(z.ExcludedParentCountries) == 0 || n.ParentCountry.Known() && !in(z.ExcludedParentCountries, n.ParentCountry),
+	} {
+		if !condition {
+			return false
+		}
+	}
+	return true
+}
+
+// some draws from few values, so that bundles and requests often meet; the first
+// value, with which a request gets further, comes four times in five.
+func some[V any](t *rapid.T, label string, first V, others ...V) V {
+	i := rapid.IntRange(0, 5*len(others)-1).Draw(t, label)
+	if i < len(others) {
+		return others[i]
+	}
+	return first
+}
+
+func drawCountries(t *rapid.T, label string) []Country {
+	return some(t, label, nil, []Country{"DE"}, []Country{"US"}, []Country{"DE", "NO", "CH"}, []Country{"", "XX"})
+}
+
+func drawZone(t *rapid.T) Zone {
+	return Zone{
+		Name: "z", Countries: some(t, "countries", []Country{"DE", "NO"}, nil, []Country{"DE"}, []Country{"DE", "CH", "", "XX"}),
+		Anywhere:          some(t, "anywhere", false, true),
+		OperatorCountries: drawCountries(t, "operator countries"), ParentCountries: drawCountries(t, "parent countries"),
+		ExcludedParentCountries: drawCountries(t, "excluded parents"), Operators: some(t, "operators", nil, []string{"o"}),
+	}
+}
+
+func drawBundle(t *rapid.T) *Bundle {
+	p := &Policy{
+		Name: "p", Zones: map[Class]Zone{}, EdgeOutside: rapid.Bool().Draw(t, "edge outside"),
+		Recording: RecordingRule{Allowed: rapid.Bool().Draw(t, "recording")}, ChatLog: rapid.Bool().Draw(t, "chat log"),
+	}
+	zone := drawZone(t)
+	for _, c := range Classes() {
+		if some(t, "has a zone", true, false) {
+			p.Zones[c] = zone
+		}
+	}
+	return &Bundle{
+		Epoch: some[Epoch](t, "epoch", 1, 2, 0), Default: some(t, "default", "p", "q"), Policies: map[string]*Policy{"p": p},
+		Expires: some(t, "expires", time.Time{}, now.Add(time.Minute), now),
+		Revoked: some(t, "revoked", nil, []string{"b"}, []string{"A"}),
+		Nodes:   some(t, "register", nil, []Registered{{"n", "DE"}}, []Registered{{"m", "DE"}, {"n", "US"}}),
+	}
+}
+
+func drawRequest(t *rapid.T) Request {
+	country := rapid.SampledFrom([]Country{"DE", "DE", "US", "US", "NO", "CH", "", "XX", "de"})
+	return Request{
+		Room: "r", Policy: some(t, "policy", "", "p", "q"), Class: rapid.SampledFrom(append(Classes(), "", "video")).Draw(t, "class"),
+		Peer: Node{
+			Name: some[NodeName](t, "name", "n", ""), Country: country.Draw(t, "country"),
+			Operator: some(t, "operator", "o", "other"), OperatorCountry: country.Draw(t, "operator country"),
+			Parent: "p", ParentCountry: country.Draw(t, "parent country"),
+			Roles:     some(t, "roles", Roles(), []Role{RoleOrigin}, []Role{RoleEdge}, nil),
+			NotBefore: some(t, "not before", now.Add(-time.Hour), now, now.Add(1)), NotAfter: some(t, "not after", now.Add(time.Hour), now.Add(1), now), Serial: "a",
+		},
+		PeerEpoch: some[Epoch](t, "peer epoch", 1, 2, 0),
+		Store:     some(t, "store", false, true), OutsideParticipant: rapid.Bool().Draw(t, "outside"), Now: now,
+	}
+}
+
+// TestGateAgainstOracle compares the gate with the oracle on random bundles and
+// requests, and checks that permits follow verdicts.
+func TestGateAgainstOracle(t *testing.T) {
+	met := map[string]int{}
+	rapid.Check(t, func(t *rapid.T) {
+		b := drawBundle(t)
+		for range 100 { // requests to a bundle
+			r := drawRequest(t)
+			permit, v := NewGate(b).Permit(r)
+			if want := oracle(b, r); v.Allow != want {
+				t.Fatalf("got %+v, want %v\nrequest %+v\nbundle %+v\npolicy %+v", v, want, r, b, b.Policies["p"])
+			}
+			if v.Rule == "" || v.Reason == "" {
+				t.Fatalf("no ground: %+v", v)
+			}
+			if permit.Allows(r.Peer.Name, b.Epoch, r.Now) != v.Allow || !v.Allow && permit != (Permit{}) {
+				t.Fatalf("permit %+v of verdict %+v", permit, v)
+			}
+			if v.Allow && permit.Allows(r.Peer.Name, b.Epoch, r.Peer.NotAfter) {
+				t.Fatal("the permit outlives the certificate")
+			}
+			met[v.Rule]++
+		}
+	})
+	// A test that never meets a rule proves nothing about it.
+	for _, rule := range []string{RuleNoBundle, RuleBundleStale, RuleNoPolicy, RuleCertificate, RuleRevoked, RuleRegister,
+		RuleEpoch, RuleNotStored, RuleStoreRole, RuleZone, RuleEdgeOutside, RuleEdgeEmpty} {
+		if met[rule] == 0 {
+			t.Errorf("no request met rule %q: %v", rule, met)
+		}
+	}
+}
+
+// TestNarrowerZoneNeverAllowsMore takes a country out of the zone: what was
+// refused stays refused.
+func TestNarrowerZoneNeverAllowsMore(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		b, r := drawBundle(t), drawRequest(t)
+		if NewGate(b).Decide(r).Allow || b.Policies["p"].EdgeOutside {
+			return
+		}
+		narrow := *b.Policies["p"]
+		narrow.Zones = map[Class]Zone{}
+		for c, z := range b.Policies["p"].Zones {
+			z.Anywhere = false
+			z.Countries = slices.DeleteFunc(slices.Clone(z.Countries), func(c Country) bool { return c == "DE" })
+			narrow.Zones[c] = z
+		}
+		b.Policies = map[string]*Policy{"p": &narrow}
+		if v := NewGate(b).Decide(r); v.Allow {
+			t.Fatalf("a narrower zone allows: %+v", v)
+		}
+	})
+}
