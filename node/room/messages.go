@@ -102,6 +102,7 @@ type Participants struct {
 	Whole    bool                `json:"whole,omitempty"`
 	Changed  []ParticipantRecord `json:"changed,omitempty"`
 	Left     []string            `json:"left,omitempty"` // participant sids
+	Tell     bool                `json:"tell,omitempty"` // the sender knows nothing of the receiver's participants
 }
 
 // Subscribe asks for layers of a track; no layers ends the subscription.

@@ -27,6 +27,7 @@ type recorder struct {
 	ctx    context.Context
 	stop   context.CancelFunc
 	tracks map[sfu.TrackID]*recording
+	alone  time.Time // since then nobody is in the room
 	wg     sync.WaitGroup
 	done   chan struct{} // closed when everything is written
 }
@@ -204,6 +205,22 @@ func (r *Room) trackMeta(t *track) vault.TrackMeta {
 		Source: strings.ToLower(t.info.Source.String()), Kind: t.kind().String(),
 		MimeType: t.media.Codec.MimeType, ClockRate: t.media.Codec.ClockRate, Channels: t.media.Codec.Channels,
 		FmtpLine: t.media.Codec.SDPFmtpLine, Start: r.deps.Now().Sub(r.recorder.rec.Started()),
+	}
+}
+
+// doEmptyRecording ends a recording of nobody once everybody may be taken to
+// have left for good.
+func (r *Room) doEmptyRecording(now time.Time) {
+	rc := r.recorder
+	if r.count() > 0 {
+		rc.alone = time.Time{}
+		return
+	}
+	if rc.alone.IsZero() {
+		rc.alone = now
+	}
+	if now.Sub(rc.alone) >= time.Duration(r.record.DepartureTimeout)*time.Second {
+		r.doStopRecording("")
 	}
 }
 

@@ -76,13 +76,14 @@ func (r *Room) noteRefusal(to residency.NodeName, v residency.Verdict) {
 // meet adds a node to the room and tells it who is here.
 func (r *Room) meet(p Presence) {
 	r.remotes[p.Node] = &remote{name: p.Node, presence: p, participants: map[string]*remoteParticipant{}}
-	r.introduce(p.Node)
+	r.introduce(p.Node, true)
 }
 
-// introduce sends a node everything about the participants here.
-func (r *Room) introduce(to residency.NodeName) {
+// introduce sends a node everything about the participants here, and asks it
+// to do the same where this node knows nothing of its own.
+func (r *Room) introduce(to residency.NodeName, tell bool) {
 	r.sendTo(to, KindParticipants, encode(Participants{
-		Presence: r.presence(), Whole: true, Changed: r.localRecords()}))
+		Presence: r.presence(), Whole: true, Changed: r.localRecords(), Tell: tell}))
 }
 
 // announce sends a change to every node of the room.
@@ -155,7 +156,9 @@ func (r *Room) doParticipants(from residency.NodeName, msg Participants) {
 	if m == nil {
 		m = &remote{name: from, participants: map[string]*remoteParticipant{}}
 		r.remotes[from] = m
-		defer r.introduce(from)
+		defer r.introduce(from, !msg.Whole)
+	} else if msg.Tell {
+		defer r.introduce(from, false)
 	}
 	narrowed := m.presence.Outside && !msg.Presence.Outside
 	m.presence, m.heard, m.lostAt = msg.Presence, true, time.Time{}
@@ -199,7 +202,7 @@ func (r *Room) takeParticipant(m *remote, rec *ParticipantRecord, info *livekit.
 	if old != nil && old.version >= rec.Version {
 		return false
 	}
-	if l := r.byIdentity(info.Identity); l != nil && l.info.JoinedAtMs <= info.JoinedAtMs && l.info.Sid != info.Sid {
+	if l := r.byIdentity(info.Identity); l != nil && later(info, l.info) {
 		r.removeLocal(l, livekit.DisconnectReason_DUPLICATE_IDENTITY) // the later one wins, on every node alike
 	}
 	m.participants[info.Sid] = &remoteParticipant{version: rec.Version, info: info}
@@ -215,6 +218,14 @@ func (r *Room) takeParticipant(m *remote, rec *ParticipantRecord, info *livekit.
 		}
 	}
 	return true
+}
+
+// later reports whether a joined after b; both nodes of a pair decide alike.
+func later(a, b *livekit.ParticipantInfo) bool {
+	if a.JoinedAtMs != b.JoinedAtMs {
+		return a.JoinedAtMs > b.JoinedAtMs
+	}
+	return a.Sid > b.Sid
 }
 
 // loseParticipant removes a participant elsewhere and returns its last record.
@@ -261,7 +272,7 @@ func (r *Room) LinkUp(peer residency.NodeName) {
 	r.post(func() {
 		if m := r.remotes[peer]; m != nil {
 			m.lostAt = time.Time{}
-			r.introduce(peer)
+			r.introduce(peer, false)
 		}
 		if peer == r.home.name {
 			r.home.toldAt = time.Time{} // say hello at once

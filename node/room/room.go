@@ -207,6 +207,7 @@ func (r *Room) doTick(now time.Time) {
 	}
 	if r.recorder != nil {
 		r.recorder.tick(now)
+		r.doEmptyRecording(now)
 	}
 	for _, m := range r.remotes {
 		if !m.lostAt.IsZero() && now.Sub(m.lostAt) > linkGrace {
