@@ -24,7 +24,7 @@ type Config struct {
 	Mesh        Mesh             // how the node finds the others
 	Listen      Listen           //
 	PublicURL   string           // what attendees are sent to, "https://…"
-	Advertise   Advertise         // where other nodes reach this one, if not where it listens
+	Advertise   Advertise        // where other nodes reach this one, if not where it listens
 	PublicIPs   []netip.Addr     // announced as media addresses behind 1:1 NAT
 	City        string           // for people
 	At          router.Point     // for distances
