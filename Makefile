@@ -7,7 +7,10 @@ MAKEFLAGS += --no-print-directory
 DEMO_DIR ?= .demo
 FUZZTIME ?= 1m
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-GOBUILD  := go build -trimpath -ldflags '-X main.version=$(VERSION)'
+GOBUILD  := go build -ldflags '-X main.version=$(VERSION)'
+
+# For all of go's commands alike, so that they share what they have compiled.
+export GOFLAGS := $(strip -trimpath $(filter-out -trimpath,$(GOFLAGS)))
 
 # All packages but those that start real browsers; those come last.
 packages = $$(go list ./... | grep -v /bench/e2e)
@@ -33,10 +36,14 @@ build: web ## build bin/domicile with the page inside
 	@mkdir -p bin
 	@$(GOBUILD) -o bin/domicile ./cmd/domicile
 
-.PHONY: web
-web: web/dist/index.html ## build the page, where its sources changed
+.PHONY: toolchain
+toolchain:
+	@for tool in go node npm; do command -v $$tool >/dev/null || { echo "make: $$tool is missing: Domicile is built with Go 1.26 and Node 20"; exit 1; }; done
 
-web/node_modules/.installed: web/package-lock.json
+.PHONY: web
+web: toolchain web/dist/index.html ## build the page, where its sources changed
+
+web/node_modules/.installed: web/package-lock.json | toolchain
 	$(say) "installing the page's packages with npm ci"
 	@cd web && npm ci --no-audit --no-fund --loglevel=error
 	@touch $@
