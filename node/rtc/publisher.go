@@ -24,6 +24,7 @@ type publisher struct {
 	closed   bool
 	rids     map[string][]string // by MID, of the last offer
 	incoming map[incomingKey]*incoming
+	ignored  uint64         // streams beyond MaxTracks
 	readers  sync.WaitGroup // grows under mu while not closed
 }
 
@@ -155,6 +156,7 @@ func (p *publisher) join(pc *webrtc.PeerConnection, key incomingKey, track *webr
 	in := p.incoming[key]
 	if in == nil {
 		if len(p.incoming) >= p.s.cfg.MaxTracks {
+			p.ignored++
 			return nil, nil
 		}
 		in = p.newIncoming(pc, key, track, rids)

@@ -69,6 +69,11 @@ type published struct {
 
 func newClient(t *testing.T, e *Engine) *client {
 	t.Helper()
+	return newClientWith(t, e, SessionConfig{})
+}
+
+func newClientWith(t *testing.T, e *Engine, cfg SessionConfig) *client {
+	t.Helper()
 	c := &client{
 		t: t, published: make(chan published, 64), ended: make(chan *sfu.UpTrack, 64),
 		data: make(chan message, 64), received: make(chan message, 64),
@@ -76,7 +81,7 @@ func newClient(t *testing.T, e *Engine) *client {
 		states: make(chan string, 64), held: make(chan string, 64),
 	}
 	var err error
-	if c.session, err = e.NewSession(c, SessionConfig{}); err != nil {
+	if c.session, err = e.NewSession(c, cfg); err != nil {
 		t.Fatal(err)
 	}
 	c.pub, c.sub = newPeer(t), newPeer(t)
@@ -211,7 +216,19 @@ func wait[T any](t *testing.T, ch <-chan T, what string) T {
 	}
 }
 
-// pacer runs f every interval until the test ends.
+// eventually asks again and again until the answer is yes.
+func eventually(t *testing.T, what string, yes func() bool) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(patience); !yes(); <-tick.C {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
+
+// every runs f every interval until the test ends.
 func every(t *testing.T, interval time.Duration, f func()) {
 	stop, ended := make(chan struct{}), make(chan struct{})
 	go func() {

@@ -337,8 +337,10 @@ func TestSectionsAreReused(t *testing.T) {
 
 // The other end of these tests is pion, which has the fault that PionClient is for.
 func TestPionClientsGetFreshSections(t *testing.T) {
-	_, bob, _, _ := meet(t)
-	bob.session.cfg.PionClient = true
+	bob := newClientWith(t, newTestEngine(t), SessionConfig{PionClient: true})
+	if err := bob.session.StartSubscriber(); err != nil {
+		t.Fatal(err)
+	}
 	wait(t, bob.offers, "the first answer")
 	for i := range 4 {
 		subscribeInTurn(t, bob, i, 3)
