@@ -39,15 +39,16 @@ func testBundle() *Bundle {
 	return &Bundle{
 		Epoch: 3, Default: "eea-only",
 		Policies: map[string]*Policy{
-			"eea-only": {Name: "eea-only", Zones: everywhere(eea), Recording: RecordingRule{Allowed: true}},
-			"global":   {Name: "global", Zones: global, EdgeOutside: true, Recording: RecordingRule{Allowed: true}},
-			"own":      {Name: "own", Zones: everywhere(own), EdgeOutside: true},
-			"chat-log": {Name: "chat-log", Zones: everywhere(eea), ChatLog: true},
-			"empty":    {Name: "empty", Zones: map[Class]Zone{}},
-			"nobody":   {Name: "nobody", Zones: everywhere(Zone{Name: "nobody"})},
-			"anywhere": {Name: "anywhere", Zones: everywhere(Zone{Name: "anywhere", Anywhere: true})},
-			"operator": {Name: "operator", Zones: everywhere(Zone{Name: "operator", Anywhere: true, Operators: []string{"Example GmbH"}, OperatorCountries: []Country{"DE"}, ParentCountries: []Country{"DE", "FR"}})},
-			"missing":  nil,
+			"eea-only":   {Name: "eea-only", Zones: everywhere(eea), Recording: RecordingRule{Allowed: true}},
+			"global":     {Name: "global", Zones: global, EdgeOutside: true, Recording: RecordingRule{Allowed: true}},
+			"own":        {Name: "own", Zones: everywhere(own), EdgeOutside: true},
+			"chat-log":   {Name: "chat-log", Zones: everywhere(eea), ChatLog: true},
+			"global-log": {Name: "global-log", Zones: everywhere(eea), EdgeOutside: true, ChatLog: true},
+			"empty":      {Name: "empty", Zones: map[Class]Zone{}},
+			"nobody":     {Name: "nobody", Zones: everywhere(Zone{Name: "nobody"})},
+			"anywhere":   {Name: "anywhere", Zones: everywhere(Zone{Name: "anywhere", Anywhere: true})},
+			"operator":   {Name: "operator", Zones: everywhere(Zone{Name: "operator", Anywhere: true, Operators: []string{"Example GmbH"}, OperatorCountries: []Country{"DE"}, ParentCountries: []Country{"DE", "FR"}})},
+			"missing":    nil,
 		},
 	}
 }
@@ -119,6 +120,7 @@ func TestGate(t *testing.T) {
 		{name: "edge outside, metadata", policy: "global", class: ClassMetadata, peer: nyc, change: outside, rule: RuleZone},
 		{name: "edge outside, telemetry", policy: "global", class: ClassTelemetry, peer: nyc, change: outside, rule: RuleZone},
 		{name: "edge outside, to store", policy: "global", class: ClassMetadata, peer: node("sfo", "US", RoleOrigin, RoleEdge), change: both(outside, store), rule: RuleZone},
+		{name: "edge outside, to store chat that is kept", policy: "global-log", class: ClassChat, peer: node("sfo", "US", RoleOrigin, RoleEdge), change: both(outside, store), rule: RuleZone},
 		{name: "origin outside is no edge", policy: "global", class: ClassMedia, peer: node("sfo", "US", RoleOrigin), change: outside, rule: RuleZone},
 		{name: "edge of unknown country", policy: "global", class: ClassMedia, peer: node("x", "", RoleEdge), change: outside, rule: RuleZone},
 
@@ -161,6 +163,19 @@ func both(a, b func(*Request, *Bundle)) func(*Request, *Bundle) {
 func parent(n Node, c Country) Node {
 	n.ParentCountry = c
 	return n
+}
+
+func TestContains(t *testing.T) {
+	z := Zone{Countries: []Country{"DE", "", "XX"}}
+	all := Zone{Anywhere: true}
+	for c, want := range map[Country]bool{"DE": true, "US": false, "": false, "XX": false, "de": false} {
+		if z.Contains(c) != want {
+			t.Errorf("%q: want %v", c, want)
+		}
+		if all.Contains(c) != c.Known() {
+			t.Errorf("%q anywhere: want %v", c, c.Known())
+		}
+	}
 }
 
 func TestGateWithoutBundle(t *testing.T) {
@@ -350,7 +365,7 @@ func TestGateAgainstOracle(t *testing.T) {
 	met := map[string]int{}
 	rapid.Check(t, func(t *rapid.T) {
 		b := drawBundle(t)
-		for range 100 { // requests to a bundle
+		for range 400 { // requests to a bundle
 			r := drawRequest(t)
 			permit, v := NewGate(b).Permit(r)
 			if want := oracle(b, r); v.Allow != want {
