@@ -266,3 +266,39 @@ func TestMuteIsABarrier(t *testing.T) {
 		t.Errorf("%d packets written after the mute", leaked.Load())
 	}
 }
+
+// TestMuteWaitsForTheWriter holds a writer up and mutes meanwhile: the mute may
+// not be acknowledged before the packet has left.
+func TestMuteWaitsForTheWriter(t *testing.T) {
+	nack := []rtcp.Packet{&rtcp.TransportLayerNack{MediaSSRC: 7, Nacks: []rtcp.NackPair{{PacketID: newSource(0).seq}}}}
+	for name, write := range map[string]func(*camera, *DownTrack){
+		"packet":         func(c *camera, _ *DownTrack) { c.frame() },
+		"retransmission": func(c *camera, d *DownTrack) { d.HandleRTCP(nack, c.now) },
+	} {
+		entered, release, muted := make(chan struct{}), make(chan struct{}), make(chan struct{})
+		hold := false
+		c := newCamera(1)
+		d := NewDownTrack(c.up, DownConfig{SSRC: 7, PayloadType: 96, Write: func([]byte) error {
+			if hold {
+				close(entered)
+				<-release
+			}
+			return nil
+		}})
+		c.frame()
+		hold = true
+		go write(c, d)
+		<-entered
+		go func() {
+			c.up.SetMuted(true)
+			close(muted)
+		}()
+		select {
+		case <-muted:
+			t.Errorf("%s: muted while it was being written", name)
+		case <-time.After(20 * time.Millisecond): // longer only makes a fault surer to show
+		}
+		close(release)
+		<-muted
+	}
+}
