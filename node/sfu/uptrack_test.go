@@ -267,28 +267,48 @@ func TestMuteIsABarrier(t *testing.T) {
 	}
 }
 
+// holdup is a writer, and a sink, that waits once it is armed.
+type holdup struct {
+	armed            bool
+	entered, release chan struct{}
+}
+
+func (h *holdup) Wants() LayerSet            { return 1 }
+func (h *holdup) Offer(*Packet)              { _ = h.write(nil) }
+func (h *holdup) Report(Layer, SenderReport) {}
+
+func (h *holdup) write([]byte) error {
+	if h.armed {
+		close(h.entered)
+		<-h.release
+	}
+	return nil
+}
+
 // TestMuteWaitsForTheWriter holds a writer up and mutes meanwhile: the mute may
 // not be acknowledged before the packet has left.
 func TestMuteWaitsForTheWriter(t *testing.T) {
 	nack := []rtcp.Packet{&rtcp.TransportLayerNack{MediaSSRC: 7, Nacks: []rtcp.NackPair{{PacketID: newSource(0).seq}}}}
-	for name, write := range map[string]func(*camera, *DownTrack){
-		"packet":         func(c *camera, _ *DownTrack) { c.frame() },
-		"retransmission": func(c *camera, d *DownTrack) { d.HandleRTCP(nack, c.now) },
+	for name, test := range map[string]func(*camera, *holdup) (send func()){
+		"packet to an attendee": func(c *camera, h *holdup) func() {
+			NewDownTrack(c.up, DownConfig{SSRC: 7, PayloadType: 96, Write: h.write})
+			return c.frame
+		},
+		"retransmission": func(c *camera, h *holdup) func() {
+			d := NewDownTrack(c.up, DownConfig{SSRC: 7, PayloadType: 96, Write: h.write})
+			return func() { d.HandleRTCP(nack, c.now) }
+		},
+		"packet to another node": func(c *camera, h *holdup) func() {
+			c.up.AddSink(h)
+			return c.frame
+		},
 	} {
-		entered, release, muted := make(chan struct{}), make(chan struct{}), make(chan struct{})
-		hold := false
-		c := newCamera(1)
-		d := NewDownTrack(c.up, DownConfig{SSRC: 7, PayloadType: 96, Write: func([]byte) error {
-			if hold {
-				close(entered)
-				<-release
-			}
-			return nil
-		}})
+		c, h := newCamera(1), &holdup{entered: make(chan struct{}), release: make(chan struct{})}
+		send, muted := test(c, h), make(chan struct{})
 		c.frame()
-		hold = true
-		go write(c, d)
-		<-entered
+		h.armed = true
+		go send()
+		<-h.entered
 		go func() {
 			c.up.SetMuted(true)
 			close(muted)
@@ -298,7 +318,7 @@ func TestMuteWaitsForTheWriter(t *testing.T) {
 			t.Errorf("%s: muted while it was being written", name)
 		case <-time.After(20 * time.Millisecond): // longer only makes a fault surer to show
 		}
-		close(release)
+		close(h.release)
 		<-muted
 	}
 }
