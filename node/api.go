@@ -331,9 +331,10 @@ func (n *Node) explain(r *http.Request) (router.Placement, error) {
 	}
 	att := n.geo.Attendee(addr)
 	rec, err := n.resolve(r.Context(), resolveRequest{Spec: room.Record{Name: name}, Country: n.whereabouts(att)})
+	if err == nil {
+		return n.place(name, rec.Policy, att), nil
+	}
 	switch ref := asRefusal(err); {
-	case err == nil:
-		policy = rec.Policy
 	case ref.Code == CodeRefused && ref.Policy != "":
 		policy = ref.Policy
 	case ref.Code != CodeNotFound:
