@@ -84,7 +84,7 @@ func (r *Room) Serve(ctx context.Context, conn *signal.Conn, join signal.Join, a
 		wanted: map[sfu.TrackID]bool{}, subs: map[sfu.TrackID]*sfu.DownTrack{},
 		settings: map[sfu.TrackID]*livekit.UpdateTrackSettings{}, heardAt: r.deps.Now(),
 	}
-	session, err := r.deps.Engine.NewSession(events{p}, rtc.SessionConfig{MaxTracks: maxTracks})
+	session, err := r.deps.Engine.NewSession(events{p}, rtc.SessionConfig{MaxTracks: maxTracks, PionClient: join.SDK == "go"})
 	if err != nil {
 		return fmt.Errorf("join: %w", err)
 	}

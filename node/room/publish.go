@@ -158,6 +158,9 @@ func trackInfo(req *livekit.AddTrackRequest) *livekit.TrackInfo {
 		Stereo: req.Stereo, Encryption: req.Encryption, Stream: req.Stream,
 		BackupCodecPolicy: req.BackupCodecPolicy, AudioFeatures: req.AudioFeatures,
 	}
+	if info.Stream == "" {
+		info.Stream = streamOf(req.Source)
+	}
 	if len(req.SimulcastCodecs) > 0 {
 		// One codec per track: a backup codec is not asked for.
 		c := req.SimulcastCodecs[0]
@@ -169,6 +172,17 @@ func trackInfo(req *livekit.AddTrackRequest) *livekit.TrackInfo {
 		info.Layers, info.Simulcast = layers, len(layers) > 1
 	}
 	return info
+}
+
+// streamOf bundles what belongs together when the client does not say so.
+func streamOf(s livekit.TrackSource) string {
+	switch s {
+	case livekit.TrackSource_CAMERA, livekit.TrackSource_MICROPHONE:
+		return "camera"
+	case livekit.TrackSource_SCREEN_SHARE, livekit.TrackSource_SCREEN_SHARE_AUDIO:
+		return "screen_share"
+	}
+	return ""
 }
 
 // Publish implements rtc.Events.

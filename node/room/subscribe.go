@@ -2,6 +2,7 @@ package room
 
 import (
 	"errors"
+	"strings"
 
 	"github.com/livekit/protocol/livekit"
 	"google.golang.org/protobuf/proto"
@@ -33,6 +34,21 @@ func (p *Participant) wants(t *track) bool {
 		return w
 	}
 	return p.join.AutoSubscribe
+}
+
+// syncProtocol is the first version of the client protocol whose clients find a
+// track by its own id, so that its stream may be shared with others.
+const syncProtocol = 10
+
+// streamID names the stream in which a client gets a track. Browsers keep the
+// tracks of one stream in sync, lips and voice, so a camera and its microphone
+// share one; other clients find the track's id in the stream's.
+func (p *Participant) streamID(t *track) string {
+	if s := t.info.Stream; s != "" && p.join.SDK == "js" && p.join.Protocol >= syncProtocol &&
+		!strings.EqualFold(p.join.Browser, "firefox") {
+		return t.ownerSID + "|" + s
+	}
+	return t.ownerSID + "|" + string(t.id)
 }
 
 // doSubscription follows the client's explicit choices.

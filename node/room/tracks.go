@@ -131,7 +131,7 @@ func (r *Room) offerTo(t *track, p *Participant) {
 		return
 	}
 	r.ensureUp(t)
-	p.subscribe(subscription{up: t.up, id: t.id, stream: t.ownerSID + "|" + string(t.id)})
+	p.subscribe(subscription{up: t.up, id: t.id, stream: p.streamID(t)})
 }
 
 // ensureUp makes the UpTrack of a track elsewhere once somebody here wants it.
