@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -69,14 +70,23 @@ func (c *demoCmd) Run(ctx context.Context) error {
 	var running sync.WaitGroup
 	defer running.Wait()
 	defer cancel(nil)
+	var up atomic.Bool
+	var left atomic.Int32
+	left.Store(int32(len(mesh.Nodes)))
 	for i := range mesh.Nodes {
 		p, err := startNode(ctx, self, &mesh.Nodes[i])
 		if err != nil {
 			return fmt.Errorf("demo: %w", err)
 		}
 		running.Go(func() {
-			if err := p.wait(); err != nil && ctx.Err() == nil {
-				cancel(fmt.Errorf("demo: node %s ended: %w; its log ends:\n%s", p.name, err, p.tail()))
+			err := p.wait()
+			rest := left.Add(-1)
+			switch err := p.ended(err); {
+			case ctx.Err() != nil: // the demo itself is ending
+			case up.Load() && rest > 0: // the mesh lives without it; whoever killed it wants to see that
+				fmt.Fprintf(os.Stderr, "%v\nThe other nodes go on.\n", err)
+			default:
+				cancel(err)
 			}
 		})
 	}
@@ -86,6 +96,7 @@ func (c *demoCmd) Run(ctx context.Context) error {
 		}
 		return err
 	}
+	up.Store(true)
 	rememberDemo(c.Dir)
 	if c.JSON {
 		if err := json.NewEncoder(os.Stdout).Encode(mesh); err != nil {
@@ -147,6 +158,14 @@ func startNode(ctx context.Context, self string, n *demoNode) (*process, error) 
 }
 
 func (p *process) wait() error { return p.cmd.Wait() }
+
+// ended says how the node ended, with the end of its log.
+func (p *process) ended(err error) error {
+	if err == nil {
+		err = errors.New("nobody asked it to")
+	}
+	return fmt.Errorf("demo: node %s ended: %w; its log ends:\n%s", p.name, err, p.tail())
+}
 
 // tail is the end of the node's log, for an error message.
 func (p *process) tail() string {
