@@ -1,0 +1,332 @@
+// Package client is an attendee for load tests: it speaks LiveKit's signalling
+// (v0, two peer connections) over a WebSocket, publishes payloads of package
+// media and counts what it receives.
+//
+// It is cheap where a browser is not: received media is counted at the socket by
+// its clear header, and one packet in Config.Sample is decrypted to measure how
+// long it was on its way. It repairs nothing and decodes nothing.
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/coder/websocket"
+	"github.com/livekit/protocol/livekit"
+	"github.com/pion/rtcp"
+	"github.com/pion/webrtc/v4"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/domicile/domicile/bench/load/media"
+)
+
+// Times of a connection, as LiveKit's clients have them.
+const (
+	pingEvery   = 5 * time.Second
+	reportEvery = time.Second
+	readLimit   = 8 << 20 // a join with a thousand participants
+)
+
+// Config says whom to join, and how.
+type Config struct {
+	URL       string // ws:// or wss://, without a path
+	Token     string
+	Subscribe bool
+	Video     bool // publish a camera
+	Audio     bool // publish a microphone
+	// Sample is how many received packets there are to one that is decrypted;
+	// 0: 16. 1 decrypts all, as a browser does.
+	Sample uint16
+	// Latency is told how long a sampled packet was on its way, from several
+	// goroutines; may be nil.
+	Latency func(time.Duration)
+}
+
+// Client is one attendee. Join makes it, Close ends it.
+type Client struct {
+	// Static after Join.
+	cfg     Config
+	ws      *websocket.Conn
+	ctx     context.Context
+	cancel  context.CancelCauseFunc
+	pub     *webrtc.PeerConnection // nil for who publishes nothing
+	sub     *webrtc.PeerConnection
+	in      *Inbound
+	senders []*sender
+	tasks   sync.WaitGroup
+
+	sent      atomic.Uint64 // RTP packets published
+	writes    sync.Mutex    // one signalling message at a time
+	connected chan struct{} // closed when the publisher is
+	once      sync.Once
+}
+
+// Join connects and returns once the node has greeted the client, and once it
+// can publish if it is to. Received media may come before that or after.
+func Join(ctx context.Context, cfg Config) (*Client, error) {
+	if cfg.Sample == 0 {
+		cfg.Sample = 16
+	}
+	c := &Client{cfg: cfg, in: &Inbound{sample: cfg.Sample, streams: make(map[uint32]*stream)},
+		connected: make(chan struct{})}
+	c.ctx, c.cancel = context.WithCancelCause(context.Background())
+	if err := c.join(ctx); err != nil {
+		c.Close()
+		return nil, fmt.Errorf("join %s: %w", cfg.URL, err)
+	}
+	return c, nil
+}
+
+func (c *Client) join(ctx context.Context) error {
+	if err := c.connect(); err != nil {
+		return err
+	}
+	if err := c.dial(ctx); err != nil {
+		return err
+	}
+	c.tasks.Go(c.read)
+	c.tasks.Go(c.tend)
+	if c.pub == nil {
+		return nil
+	}
+	if err := c.publish(); err != nil {
+		return err
+	}
+	select {
+	case <-c.connected:
+		return nil
+	case <-c.ctx.Done():
+		return context.Cause(c.ctx)
+	case <-ctx.Done():
+		return fmt.Errorf("publisher is not connected: %w", ctx.Err())
+	}
+}
+
+// connect makes the peer connections.
+func (c *Client) connect() (err error) {
+	loopback := isLoopback(c.cfg.URL)
+	if c.sub, err = newPeer(c.in, loopback); err != nil {
+		return err
+	}
+	c.sub.OnTrack(func(t *webrtc.TrackRemote, _ *webrtc.RTPReceiver) { c.receive(t) })
+	if !c.cfg.Video && !c.cfg.Audio {
+		return nil
+	}
+	if c.pub, err = newPeer(nil, loopback); err != nil {
+		return err
+	}
+	c.pub.OnConnectionStateChange(func(s webrtc.PeerConnectionState) {
+		switch s {
+		case webrtc.PeerConnectionStateConnected:
+			c.once.Do(func() { close(c.connected) })
+		case webrtc.PeerConnectionStateFailed:
+			c.cancel(errors.New("publisher's connection failed"))
+		}
+	})
+	return nil
+}
+
+func isLoopback(raw string) bool {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(u.Hostname())
+	return u.Hostname() == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// dial opens signalling and takes the greeting.
+func (c *Client) dial(ctx context.Context) (err error) {
+	q := url.Values{"access_token": {c.cfg.Token}, "protocol": {"16"}, "sdk": {"go"}, "version": {"2.16.0"}, "auto_subscribe": {"0"}}
+	if c.cfg.Subscribe {
+		q.Set("auto_subscribe", "1")
+	}
+	c.ws, _, err = websocket.Dial(ctx, strings.TrimSuffix(c.cfg.URL, "/")+"/rtc?"+q.Encode(), nil)
+	if err != nil {
+		return fmt.Errorf("signalling refused: %w", withoutQuery(err))
+	}
+	c.ws.SetReadLimit(readLimit)
+	m, err := c.recv(ctx)
+	if err != nil {
+		return err
+	}
+	if m.GetJoin() == nil {
+		return fmt.Errorf("first message is %T, want a greeting", m.Message)
+	}
+	return nil
+}
+
+// withoutQuery keeps the token out of error messages.
+func withoutQuery(err error) error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		return u.Err
+	}
+	return err
+}
+
+func (c *Client) recv(ctx context.Context) (*livekit.SignalResponse, error) {
+	_, b, err := c.ws.Read(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read signalling: %w", err)
+	}
+	m := &livekit.SignalResponse{}
+	if err := proto.Unmarshal(b, m); err != nil {
+		return nil, fmt.Errorf("read signalling: %w", err)
+	}
+	return m, nil
+}
+
+func (c *Client) send(m *livekit.SignalRequest) error {
+	b, err := proto.Marshal(m)
+	if err != nil {
+		return fmt.Errorf("send signalling: %w", err)
+	}
+	c.writes.Lock()
+	defer c.writes.Unlock()
+	if err := c.ws.Write(c.ctx, websocket.MessageBinary, b); err != nil {
+		return fmt.Errorf("send signalling: %w", err)
+	}
+	return nil
+}
+
+// read follows signalling until the client ends.
+func (c *Client) read() {
+	for {
+		m, err := c.recv(c.ctx)
+		if err == nil {
+			err = c.handle(m)
+		}
+		if err != nil {
+			c.cancel(err)
+			return
+		}
+	}
+}
+
+func (c *Client) handle(m *livekit.SignalResponse) error {
+	switch m := m.Message.(type) {
+	case *livekit.SignalResponse_Offer:
+		return c.answer(m.Offer)
+	case *livekit.SignalResponse_Answer:
+		return c.pub.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: m.Answer.Sdp})
+	case *livekit.SignalResponse_Trickle:
+		return c.candidate(m.Trickle)
+	case *livekit.SignalResponse_Leave:
+		return fmt.Errorf("sent away: %s", m.Leave.Reason)
+	}
+	return nil
+}
+
+func (c *Client) answer(offer *livekit.SessionDescription) error {
+	err := c.sub.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: offer.Sdp})
+	if err != nil {
+		return fmt.Errorf("take offer: %w", err)
+	}
+	answer, err := c.sub.CreateAnswer(nil)
+	if err != nil {
+		return fmt.Errorf("answer: %w", err)
+	}
+	if err := c.sub.SetLocalDescription(answer); err != nil {
+		return fmt.Errorf("answer: %w", err)
+	}
+	return c.send(&livekit.SignalRequest{Message: &livekit.SignalRequest_Answer{
+		Answer: &livekit.SessionDescription{Type: "answer", Sdp: answer.SDP, Id: offer.Id}}})
+}
+
+// candidate takes a candidate of a node that tells them one by one. The client's
+// own are not told: nodes learn them from its checks.
+func (c *Client) candidate(t *livekit.TrickleRequest) error {
+	pc := c.sub
+	if t.Target == livekit.SignalTarget_PUBLISHER {
+		pc = c.pub
+	}
+	if pc == nil || pc.RemoteDescription() == nil {
+		return nil // the description has them too
+	}
+	init, err := candidateInit(t.CandidateInit)
+	if err != nil {
+		return fmt.Errorf("take candidate: %w", err)
+	}
+	return pc.AddICECandidate(init)
+}
+
+// tend keeps the connection alive and reports what is received.
+func (c *Client) tend() {
+	ping, report := time.NewTicker(pingEvery), time.NewTicker(reportEvery)
+	defer ping.Stop()
+	defer report.Stop()
+	for {
+		select {
+		case <-c.ctx.Done():
+			return
+		case <-ping.C:
+			m := &livekit.SignalRequest{Message: &livekit.SignalRequest_PingReq{PingReq: &livekit.Ping{Timestamp: time.Now().UnixMilli()}}}
+			if err := c.send(m); err != nil {
+				c.cancel(err)
+			}
+		case <-report.C:
+			c.report()
+		}
+	}
+}
+
+// report sends a receiver report, as every receiver does.
+func (c *Client) report() {
+	for list := c.in.reports(); len(list) > 0; {
+		n := min(len(list), 31) // what one packet holds
+		_ = c.sub.WriteRTCP([]rtcp.Packet{&rtcp.ReceiverReport{SSRC: 1, Reports: list[:n]}})
+		list = list[n:]
+	}
+}
+
+// receive times the sampled packets of a track; pion ends its goroutine.
+func (c *Client) receive(t *webrtc.TrackRemote) {
+	for {
+		p, _, err := t.ReadRTP()
+		if err != nil {
+			return
+		}
+		sent, ok := media.ReadStamp(p.Payload)
+		at, known := c.in.arrivedAt(p.SSRC, p.SequenceNumber)
+		if ok && known && c.cfg.Latency != nil {
+			c.cfg.Latency(at.Sub(sent))
+		}
+	}
+}
+
+// Inbound returns what the client received so far.
+func (c *Client) Inbound() *Inbound { return c.in }
+
+// Sent returns how many RTP packets the client published.
+func (c *Client) Sent() uint64 { return c.sent.Load() }
+
+// Err returns why the client ended, nil while it has not.
+func (c *Client) Err() error { return context.Cause(c.ctx) }
+
+// errClosed ends a client that is no longer needed.
+var errClosed = errors.New("client was closed")
+
+// Close leaves and returns when all goroutines have ended.
+func (c *Client) Close() {
+	if c.ws != nil {
+		_ = c.send(&livekit.SignalRequest{Message: &livekit.SignalRequest_Leave{Leave: &livekit.LeaveRequest{}}})
+	}
+	c.cancel(errClosed)
+	if c.ws != nil {
+		_ = c.ws.CloseNow()
+	}
+	for _, pc := range []*webrtc.PeerConnection{c.pub, c.sub} {
+		if pc != nil {
+			_ = pc.GracefulClose()
+		}
+	}
+	c.tasks.Wait()
+}

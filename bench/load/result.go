@@ -1,0 +1,133 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/domicile/domicile/bench/load/floor"
+)
+
+// result is what one run measured. bench/results/README.md says how to read it.
+type result struct {
+	Scenario scenario `json:"scenario"`
+	Seconds  float64  `json:"seconds"` // of the measured part
+	Nodes    int      `json:"nodes"`
+
+	SentPPS      float64 `json:"sent_pps"`      // published, by all publishers
+	ForwardedPPS float64 `json:"forwarded_pps"` // received, by all subscribers
+	Delivered    float64 `json:"delivered"`     // share of what should have been received
+	Joined       int     `json:"joined"`
+	Failed       int     `json:"failed"`        // to join, or lost their connection
+	WithoutVideo int     `json:"without_media"` // joined and received nothing
+
+	NodeCPU      *float64 `json:"node_cpu_us_per_packet"` // null: the nodes' processes are not known
+	NodeCores    *float64 `json:"node_cores"`
+	Memory       *float64 `json:"memory_per_subscriber_mb"`
+	MemoryTotal  *float64 `json:"memory_total_mb"`
+	LatencyP50   float64  `json:"latency_p50_ms"`
+	LatencyP99   float64  `json:"latency_p99_ms"`
+	FirstP50     float64  `json:"join_to_media_p50_ms"`
+	FirstP99     float64  `json:"join_to_media_p99_ms"`
+	GeneratorCPU float64  `json:"generator_cpu_us_per_packet"`
+	Generator    float64  `json:"generator_cores"`
+	Others       float64  `json:"other_processes_cores"` // disturbance
+
+	Floor   *floor.Result `json:"floor"`
+	OfFloor *float64      `json:"node_cpu_of_segmented_floor"` // node_cpu divided by floor.segmented_us
+	OfPlain *float64      `json:"node_cpu_of_plain_floor"`
+	Machine machine       `json:"machine"`
+}
+
+// machine is where and with what was measured.
+type machine struct {
+	At      string `json:"at"`
+	Go      string `json:"go"`
+	Commit  string `json:"commit"`
+	CPUs    int    `json:"cpus"`
+	CPU     string `json:"cpu"`
+	Kernel  string `json:"kernel"`
+	Command string `json:"command"`
+}
+
+func describeMachine(now time.Time) machine {
+	m := machine{At: now.UTC().Format(time.RFC3339), Go: runtime.Version(), Commit: commit(), CPUs: runtime.NumCPU(), CPU: cpuModel(),
+		Command: "go run ./bench/load " + strings.Join(os.Args[1:], " ")}
+	if b, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
+		m.Kernel = strings.TrimSpace(string(b))
+	}
+	return m
+}
+
+// commit names the tree that the generator was run in, or built from.
+func commit() string {
+	if out, err := exec.Command("git", "describe", "--always", "--dirty", "--abbrev=12").Output(); err == nil {
+		return strings.TrimSpace(string(out))
+	}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				return s.Value
+			}
+		}
+	}
+	return "unknown"
+}
+
+func cpuModel() string {
+	b, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return "unknown"
+	}
+	for line := range strings.Lines(string(b)) {
+		if key, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(key) == "model name" {
+			return strings.TrimSpace(value)
+		}
+	}
+	return "unknown"
+}
+
+// record writes a result into dir as DATE-SCENARIO.json; a second one of the day
+// gets a number.
+func record(dir string, r *result) (path string, err error) {
+	b, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return "", err
+	}
+	day, _, _ := strings.Cut(r.Machine.At, "T")
+	for i := 1; i < 1000; i++ {
+		name := day + "-" + r.Scenario.Name
+		if i > 1 {
+			name += fmt.Sprintf("-%d", i)
+		}
+		path = filepath.Join(dir, name+".json")
+		f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+		if os.IsExist(err) {
+			continue
+		}
+		if err != nil {
+			return "", fmt.Errorf("record: %w", err)
+		}
+		if _, err := f.Write(append(b, '\n')); err != nil {
+			f.Close()
+			return "", fmt.Errorf("record: %w", err)
+		}
+		return path, f.Close()
+	}
+	return "", fmt.Errorf("record: %s has a thousand results of today", dir)
+}
+
+// round keeps results readable.
+func round(f float64, digits int) float64 {
+	p := math.Pow10(digits)
+	return math.Round(f*p) / p
+}
+
+func rounded(f float64, digits int) *float64 { return new(round(f, digits)) }

@@ -1,0 +1,254 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/livekit/protocol/auth"
+
+	"github.com/domicile/domicile/bench/load/client"
+	"github.com/domicile/domicile/bench/load/floor"
+	"github.com/domicile/domicile/bench/load/media"
+	"github.com/domicile/domicile/control"
+)
+
+const (
+	joinWait  = 60 * time.Second // for one attendee to be greeted
+	floorTime = 3 * time.Second  // for each way of sending
+	settle    = 2 * time.Second  // for the nodes to forget who left
+	tokenTTL  = time.Hour
+)
+
+// run is one scenario against one system.
+type run struct {
+	scenario
+	sys    *system
+	room   string
+	sample uint16
+	log    *slog.Logger
+
+	latency   histogram
+	first     histogram
+	measuring atomic.Bool
+
+	mu        sync.Mutex // guards the rest while attendees join
+	attendees []attendee
+	failed    int
+}
+
+type attendee struct {
+	*client.Client
+	began    time.Time
+	receives bool
+}
+
+// measure runs the scenario, leaves, and measures the floor.
+func (r *run) measure(ctx context.Context, withFloor bool) (*result, error) {
+	out := &result{Scenario: r.scenario, Nodes: len(r.sys.urls)}
+	err := r.meet(ctx, out)
+	r.leave()
+	if err != nil || !withFloor {
+		return out, err
+	}
+	pause(ctx, settle)
+	f, err := floor.Measure(ctx, floor.Load{Sockets: r.sockets(), Rate: r.rate(), Size: media.VideoPayload + 12,
+		Burst: media.FramePackets, For: floorTime})
+	if err != nil {
+		return out, err
+	}
+	out.Floor = &floor.Result{PlainUS: round(f.PlainUS, 2), SegmentedUS: round(f.SegmentedUS, 2)}
+	if out.NodeCPU != nil {
+		out.OfFloor, out.OfPlain = rounded(*out.NodeCPU/f.SegmentedUS, 2), rounded(*out.NodeCPU/f.PlainUS, 2)
+	}
+	return out, nil
+}
+
+// meet has everybody join, waits, and measures.
+func (r *run) meet(ctx context.Context, out *result) error {
+	r.log.Info("publishers join", "n", r.Publishers)
+	r.join(ctx, 0, r.Publishers, r.Meet, true)
+	if len(r.attendees) == 0 {
+		return errors.New("no publisher could join")
+	}
+	before, err := residentBytes(r.sys.pids)
+	if err != nil {
+		return err
+	}
+	for _, a := range r.attendees {
+		a.Start()
+	}
+	r.log.Info("subscribers join", "n", r.Subscribers)
+	r.join(ctx, r.Publishers, r.Subscribers, true, false)
+	pause(ctx, r.Warmup)
+	r.log.Info("measuring", "for", r.Duration)
+	if err := r.window(ctx, out); err != nil {
+		return err
+	}
+	r.judge(out)
+	return r.weigh(out, before)
+}
+
+// join lets n attendees join, spread over the time of arrivals, and waits for
+// all of them.
+func (r *run) join(ctx context.Context, from, n int, subscribe, publish bool) {
+	var joining sync.WaitGroup
+	defer joining.Wait()
+	for i := range n {
+		joining.Go(func() { r.joinOne(ctx, from+i, subscribe, publish) })
+		if !pause(ctx, r.Arrivals/time.Duration(n)) {
+			return
+		}
+	}
+}
+
+func (r *run) joinOne(ctx context.Context, i int, subscribe, publish bool) {
+	ctx, cancel := context.WithTimeout(ctx, joinWait)
+	defer cancel()
+	began := time.Now()
+	token, err := r.token(i)
+	var c *client.Client
+	if err == nil {
+		c, err = client.Join(ctx, client.Config{
+			URL: r.sys.urls[i%len(r.sys.urls)], Token: token, Subscribe: subscribe, Sample: r.sample, Latency: r.timed,
+			Video: publish && r.Video, Audio: publish && r.Audio,
+		})
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err != nil {
+		r.failed++
+		r.log.Warn("attendee could not join", "n", i, "err", err)
+		return
+	}
+	r.attendees = append(r.attendees, attendee{c, began, subscribe})
+}
+
+func (r *run) token(i int) (string, error) {
+	yes := true
+	return control.MintToken(r.sys.key, r.sys.secret, control.Grants{
+		Identity: fmt.Sprintf("load-%d", i),
+		Video:    &auth.VideoGrant{RoomJoin: true, Room: r.room, CanPublish: &yes, CanSubscribe: &yes},
+	}, tokenTTL, time.Now())
+}
+
+func (r *run) timed(d time.Duration) {
+	if r.measuring.Load() {
+		r.latency.add(d)
+	}
+}
+
+// window measures for the scenario's duration.
+func (r *run) window(ctx context.Context, out *result) error {
+	sent, received := r.packets()
+	before, err := readUsage(r.sys.pids)
+	if err != nil {
+		return err
+	}
+	r.measuring.Store(true)
+	pause(ctx, r.Duration)
+	r.measuring.Store(false)
+	after, err := readUsage(r.sys.pids)
+	if err != nil {
+		return err
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	sentNow, receivedNow := r.packets()
+	out.account(sentNow-sent, receivedNow-received, after.at.Sub(before.at), after.since(before), len(r.sys.pids) > 0)
+	return nil
+}
+
+// packets counts what was published and what was received so far.
+func (r *run) packets() (sent, received uint64) {
+	for _, a := range r.attendees {
+		sent += a.Sent()
+		received += a.Inbound().Packets()
+	}
+	return sent, received
+}
+
+// account turns the counters of the measured part into figures.
+func (out *result) account(sent, received uint64, took time.Duration, u usage, knowNodes bool) {
+	out.Seconds = round(took.Seconds(), 3)
+	out.SentPPS = round(float64(sent)/took.Seconds(), 1)
+	out.ForwardedPPS = round(float64(received)/took.Seconds(), 1)
+	if expected := sent * uint64(out.Scenario.receivers()); expected > 0 {
+		out.Delivered = round(float64(received)/float64(expected), 5)
+	}
+	perPacket := func(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 / float64(max(received, 1)) }
+	cores := func(d time.Duration) float64 { return round(d.Seconds()/took.Seconds(), 3) }
+	if knowNodes {
+		out.NodeCPU, out.NodeCores = rounded(perPacket(u.nodes), 2), new(cores(u.nodes))
+	}
+	out.GeneratorCPU, out.Generator = round(perPacket(u.self), 2), cores(u.self)
+	out.Others = max(cores(u.busy-u.nodes-u.self), 0)
+}
+
+// judge looks at every attendee.
+func (r *run) judge(out *result) {
+	out.Joined, out.Failed = len(r.attendees), r.failed
+	for _, a := range r.attendees {
+		if err := a.Err(); err != nil {
+			out.Failed++
+			r.log.Warn("attendee lost its connection", "err", err)
+		}
+		if !a.receives {
+			continue
+		}
+		audio, video := a.Inbound().First()
+		first := video
+		if !r.Video {
+			first = audio
+		}
+		if first.IsZero() {
+			out.WithoutVideo++
+			continue
+		}
+		r.first.add(first.Sub(a.began))
+	}
+	out.LatencyP50, out.LatencyP99 = milliseconds(r.latency.quantile(0.5)), milliseconds(r.latency.quantile(0.99))
+	out.FirstP50, out.FirstP99 = milliseconds(r.first.quantile(0.5)), milliseconds(r.first.quantile(0.99))
+}
+
+// weigh measures the memory that the subscribers added.
+func (r *run) weigh(out *result, before int64) error {
+	if len(r.sys.pids) == 0 {
+		return nil
+	}
+	now, err := residentBytes(r.sys.pids)
+	if err != nil {
+		return err
+	}
+	out.MemoryTotal = rounded(float64(now)/1e6, 1)
+	if r.Subscribers > 0 {
+		out.Memory = rounded(float64(now-before)/1e6/float64(r.Subscribers), 3)
+	}
+	return nil
+}
+
+// leave ends all attendees.
+func (r *run) leave() {
+	var leaving sync.WaitGroup
+	for _, a := range r.attendees {
+		leaving.Go(a.Close)
+	}
+	leaving.Wait()
+}
+
+// pause waits and reports whether the whole time passed.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
