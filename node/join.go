@@ -55,6 +55,7 @@ func anew(conn *signal.Conn) string {
 // serve runs the attendee in the room. A room that ends at the very moment of
 // joining is made anew once.
 func (n *Node) serve(rm *room.Room, conn *signal.Conn, join signal.Join, att room.Attendee) string {
+	defer n.endTURN(rm.Name(), att.Sid)
 	err := rm.Serve(n.ctx, conn, join, att)
 	if errors.Is(err, room.ErrClosed) {
 		if again, e := n.rooms.ensure(rm.Snapshot().Record); e == nil {

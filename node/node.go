@@ -147,7 +147,9 @@ func (n *Node) openFront() (err error) {
 		if n.turn, err = n.newTURN(); err != nil {
 			return err
 		}
-		cfg.TURN = n.turn.ServeConn
+		if n.turn != nil {
+			cfg.TURN = n.turn.ServeConn
+		}
 	}
 	n.front, err = front.New(cfg)
 	return err

@@ -238,7 +238,7 @@ func (r *Room) greeting(p *Participant) *livekit.JoinResponse {
 		ServerVersion: compatVersion,
 		ServerInfo: &livekit.ServerInfo{Edition: livekit.ServerInfo_Standard, Version: compatVersion,
 			Protocol: compatProto, Region: string(r.deps.Self.Country), NodeId: string(r.deps.Self.Name)},
-		IceServers:        r.deps.ICEServers(r.name, p.info.Identity),
+		IceServers:        r.deps.ICEServers(r.name, p.sid),
 		SubscriberPrimary: true, FastPublish: p.info.Permission.CanPublish,
 		PingInterval: int32(pingInterval / time.Second), PingTimeout: int32(pingTimeout / time.Second),
 		// A lost connection is made anew, not resumed: every node can take it.

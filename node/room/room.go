@@ -67,7 +67,7 @@ type Deps struct {
 	// Vault stores recordings; nil on nodes that are no origin.
 	Vault      *vault.Vault
 	Engine     *rtc.Engine
-	ICEServers func(room, identity string) []*livekit.ICEServer
+	ICEServers func(room, sid string) []*livekit.ICEServer // for a participant
 	Now        func() time.Time
 	Log        *slog.Logger
 }
