@@ -12,10 +12,10 @@ GOBUILD  := go build -ldflags '-X main.version=$(VERSION)'
 # For all of go's commands alike, so that they share what they have compiled.
 export GOFLAGS := $(strip -trimpath $(filter-out -trimpath,$(GOFLAGS)))
 
-# All packages but those that start real browsers; those come last.
-packages = $$(go list ./... | grep -v /bench/e2e)
-# What runs goroutines, sockets or both runs under the race detector as well.
-raced    = $$(go list ./control/... ./node/... ./relay/... ./residency/... ./router/...)
+# What runs goroutines or sockets is tested under the race detector, the rest
+# without it; what starts real browsers comes last.
+raced = $$(go list ./control/... ./node/... ./relay/... ./residency/... ./router/...)
+plain = $$(go list ./... | grep -vE '/bench/e2e|/(control|node|relay|residency|router)(/|$$)')
 
 web_sources := $(shell find web/src web/public web/index.html web/vite.config.ts web/tsconfig.json web/package.json -type f 2>/dev/null)
 
@@ -80,17 +80,19 @@ lint: ## gofmt, go vet, and the rules of the architecture
 	@go test -count=1 ./internal/lint
 
 .PHONY: test-web
-test-web: web ## unit tests of the page
+test-web: web ## tests of the page, the built one in a browser included
 	$(say) "types and unit tests of the page"
 	@cd web && npm run --silent typecheck && npm run --silent test
+	$(say) "the built page in a browser"
+	@cd web && npm run --silent smoke
 
 .PHONY: test-go
-test-go: web ## Go tests, without browsers
-	$(say) "Go tests"
-	@go test -count=1 -timeout 8m $(packages)
+test-go: web ## Go tests of commands, configuration, tools
+	$(say) "Go tests that need no race detector"
+	@go test -count=1 -timeout 8m $(plain)
 
 .PHONY: test-race
-test-race: web ## Go tests under the race detector
+test-race: web ## Go tests of the node and all below it, under the race detector
 	$(say) "Go tests under the race detector"
 	@go test -race -count=1 -timeout 10m $(raced)
 
