@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,8 +18,13 @@ import (
 	"time"
 )
 
-// binary and gateless are bin/domicile, and the same without the gate.
-var binary, gateless string
+// product is bin/domicile; gateless is the same without the gate, built when a
+// test asks for it.
+var (
+	product   string
+	gateless = sync.OnceValue(func() string { return build("domicile-gateless", "../../cmd/domicile", "-tags", "gateoff") })
+	scratch  string // a directory for the whole run
+)
 
 func TestMain(m *testing.M) {
 	os.Exit(func() int {
@@ -26,48 +32,61 @@ func TestMain(m *testing.M) {
 			fmt.Fprintln(os.Stderr, "e2e: the page is not built: run make web")
 			return 1
 		}
-		dir, err := os.MkdirTemp("", "domicile-e2e-")
-		if err != nil {
+		var err error
+		if scratch, err = os.MkdirTemp("", "domicile-e2e-"); err != nil {
 			panic(err)
 		}
-		defer os.RemoveAll(dir)
-		// The page's own cache directory, so that a running demo of the
+		defer os.RemoveAll(scratch)
+		// The pages' own cache directory, so that a running demo of the
 		// developer's is not forgotten.
-		os.Setenv("XDG_CACHE_HOME", dir)
-		binary, gateless = filepath.Join(dir, "domicile"), filepath.Join(dir, "domicile-gateless")
-		for out, tags := range map[string]string{binary: "", gateless: "gateoff"} {
-			b, err := exec.Command("go", "build", "-tags", tags, "-o", out, "../../cmd/domicile").CombinedOutput()
-			if err != nil {
-				fmt.Fprintf(os.Stderr, "e2e: building: %v\n%s", err, b)
-				return 1
-			}
-		}
+		os.Setenv("XDG_CACHE_HOME", scratch)
+		product = build("domicile", "../../cmd/domicile")
 		return m.Run()
 	}())
 }
 
+// build compiles a program; one that does not compile ends the run.
+func build(name, dir string, flags ...string) string {
+	out := filepath.Join(scratch, name)
+	cmd := exec.Command("go", append(append([]string{"build", "-o", out}, flags...), ".")...)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "XDG_CACHE_HOME="+realCache)
+	if b, err := cmd.CombinedOutput(); err != nil {
+		panic(fmt.Sprintf("e2e: building %s: %v\n%s", name, err, b))
+	}
+	return out
+}
+
+// realCache is the cache directory before the tests change it: Go keeps its
+// compiled packages there.
+var realCache = os.Getenv("XDG_CACHE_HOME")
+
+// meshNode is a node as the demo tells of it.
+type meshNode struct {
+	Name, Country, Page, WS, Plain, Config, Metrics string
+	Media, Relay                                    netip.AddrPort
+	TestAddress                                     string `json:"test_address"`
+	PID                                             int
+}
+
 // mesh is a running demo.
 type mesh struct {
-	Nodes []struct {
-		Name, Country, Page, WS, Plain, Config, Metrics string
-		Media, Relay                                    string
-		TestAddress                                     string `json:"test_address"`
-		PID                                             int
-	}
+	Nodes  []meshNode
 	Key    string `json:"api_key"`
 	Secret string `json:"api_secret"`
 	CA     string `json:"ca"`
 	Dir    string `json:"dir"`
 
-	bin string
-	cmd *exec.Cmd
-	t   testing.TB
+	bin    string
+	cmd    *exec.Cmd
+	killed map[string]bool // nodes that a test has killed
+	t      testing.TB
 }
 
 // startMesh starts the demo in dir and waits for what it reports.
 func startMesh(t testing.TB, bin, dir string) *mesh {
 	t.Helper()
-	m := &mesh{t: t, bin: bin}
+	m := &mesh{t: t, bin: bin, killed: map[string]bool{}}
 	m.cmd = exec.Command(bin, "demo", "--dir", dir, "--json")
 	out, err := m.cmd.StdoutPipe()
 	if err != nil {
@@ -97,10 +116,21 @@ func startMesh(t testing.TB, bin, dir string) *mesh {
 
 func (m *mesh) showLogs() {
 	for _, n := range m.Nodes {
-		b, _ := os.ReadFile(filepath.Join(filepath.Dir(n.Config), "node.log"))
-		m.t.Logf("log of %s:\n%s", n.Name, tail(b, 6000))
+		m.t.Logf("log of %s:\n%s", n.Name, tail([]byte(m.log(n.Name)), 6000))
 	}
 }
+
+// log is what a node has logged.
+func (m *mesh) log(node string) string {
+	b, err := os.ReadFile(filepath.Join(m.node(node).dir(), "node.log"))
+	if err != nil {
+		m.t.Error(err)
+	}
+	return string(b)
+}
+
+// dir is the node's part of the mesh's directory.
+func (n *meshNode) dir() string { return filepath.Dir(n.Config) }
 
 func tail(b []byte, n int) []byte {
 	if len(b) > n {
@@ -127,18 +157,38 @@ func (m *mesh) stop() {
 	}
 }
 
-// page is the URL that lets somebody join a room on a node without a click.
-func (m *mesh) page(node, room, name string, more ...string) string {
-	for _, n := range m.Nodes {
-		if n.Name == node {
-			return n.Page + "?room=" + room + "&name=" + name + "&autojoin=1&capture=360&" + strings.Join(more, "&")
+// node finds a node of the mesh.
+func (m *mesh) node(name string) *meshNode {
+	m.t.Helper()
+	for i := range m.Nodes {
+		if m.Nodes[i].Name == name {
+			return &m.Nodes[i]
 		}
 	}
-	m.t.Fatalf("no node %q", node)
-	return ""
+	m.t.Fatalf("no node %q", name)
+	return nil
 }
 
-// domicile runs the binary with the demo's directory known and returns its output.
+// kill ends a node as a power cut of its process does.
+func (m *mesh) kill(name string) {
+	m.t.Helper()
+	m.killed[name] = true
+	if err := syscall.Kill(m.node(name).PID, syscall.SIGKILL); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// page is the URL that lets somebody join a room on a node without a click.
+func (m *mesh) page(node, room, name string, more ...string) string {
+	m.t.Helper()
+	return joinURL(m.node(node).Page, room, name, more...)
+}
+
+func joinURL(page, room, name string, more ...string) string {
+	return page + "?room=" + room + "&name=" + name + "&autojoin=1&capture=360&" + strings.Join(more, "&")
+}
+
+// domicile runs the product with the demo's directory known and returns its output.
 func (m *mesh) domicile(args ...string) (stdout string, code int) {
 	m.t.Helper()
 	cmd := exec.Command(m.bin, args...)

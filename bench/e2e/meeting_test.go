@@ -41,7 +41,7 @@ const notBlack = `
 // TestMeetingAcrossThreeNodes is the product's main job: people in three
 // countries meet through the node nearest to them.
 func TestMeetingAcrossThreeNodes(t *testing.T) {
-	m := startMesh(t, binary, t.TempDir())
+	m := startMesh(t, product, t.TempDir())
 	b := startBrowsers(t, "")
 	nodes := []string{"waw", "nyc", "fra"}
 	var tabs []*tab
@@ -95,7 +95,7 @@ func checkHosts(t *testing.T, m *mesh, tabs []*tab) {
 
 // TestMute shows that a muted microphone is silent for the others (R13).
 func TestMute(t *testing.T) {
-	m := startMesh(t, binary, t.TempDir())
+	m := startMesh(t, product, t.TempDir())
 	b := startBrowsers(t, "")
 	one := b.open("one", m.page("waw", "mute", "one", "camera=0"))
 	two := b.open("two", m.page("fra", "mute", "two", "camera=0"))
