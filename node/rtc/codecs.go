@@ -170,23 +170,17 @@ func fmtpValue(line, key string) string {
 	return ""
 }
 
-// preferred orders all codecs of a kind with those like want first. All stay in
-// the offer: pion remembers what a client took from the first one, and could not
-// send another codec later.
-func preferred(want sfu.Codec) []webrtc.RTPCodecParameters {
-	if strings.EqualFold(want.MimeType, opus.MimeType) {
-		return []webrtc.RTPCodecParameters{{RTPCodecCapability: opus, PayloadType: opusPT}}
-	}
+// preferred orders codecs with those like want first. All stay in the offer: pion
+// remembers what a client took from the first one, and could not send another
+// codec later. It reports false if none is like want.
+func preferred(want sfu.Codec, have []webrtc.RTPCodecParameters) ([]webrtc.RTPCodecParameters, bool) {
 	var first, rest []webrtc.RTPCodecParameters
-	for _, c := range videoCodecs {
-		p := webrtc.RTPCodecParameters{PayloadType: c.pt, RTPCodecCapability: webrtc.RTPCodecCapability{
-			MimeType: c.mime, ClockRate: 90000, SDPFmtpLine: c.fmtp, RTCPFeedback: videoFeedback,
-		}}
-		if strings.EqualFold(c.mime, want.MimeType) {
-			first = append(first, p)
+	for _, c := range have {
+		if strings.EqualFold(c.MimeType, want.MimeType) {
+			first = append(first, c)
 		} else {
-			rest = append(rest, p)
+			rest = append(rest, c)
 		}
 	}
-	return append(first, rest...)
+	return append(first, rest...), len(first) > 0
 }

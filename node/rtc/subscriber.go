@@ -241,8 +241,13 @@ func (b *subscriber) section(snd *sender) error {
 	if err != nil {
 		return err
 	}
-	for _, t := range b.sections(func(t *webrtc.RTPTransceiver) bool { return t.Sender() == snd.rtp }) {
-		err = t.SetCodecPreferences(preferred(snd.up.Codec()))
+	// What the client took from the first offer: pion refuses preferences for more.
+	codecs, ok := preferred(snd.up.Codec(), snd.rtp.GetParameters().Codecs)
+	if !ok {
+		err = fmt.Errorf("client does not take %q", snd.up.Codec().MimeType)
+	}
+	for _, t := range b.sections(func(t *webrtc.RTPTransceiver) bool { return ok && t.Sender() == snd.rtp }) {
+		err = t.SetCodecPreferences(codecs)
 	}
 	if err != nil {
 		return errors.Join(err, b.pc.RemoveTrack(snd.rtp))
