@@ -12,9 +12,11 @@ interface Props {
 /** The line under the room's name: who serves you, by which policy, and where your media went. */
 export function ServedLine({ joined, state, through, from }: Props) {
   const policy = state?.policy ?? joined.room.policy
+  // Only the node itself knows its city; the answer to the join may be another's.
+  const node = state?.nodes.find((n) => n.you) ?? joined.node
   return (
     <p className="served" data-testid="served">
-      You are served by <b>{placeLine(joined.node)}</b> · Policy: <b>{policy.title}</b> · media went through: <b>{through.map(nodeLine).join(', ')}</b>
+      You are served by <b>{placeLine(node)}</b> · Policy: <b>{policy.title}</b> · media went through: <b>{through.map(nodeLine).join(', ')}</b>
       {from && <> · simulated address {from}</>}
     </p>
   )
