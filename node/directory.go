@@ -111,7 +111,7 @@ func (n *Node) known(ctx context.Context, name string) (room.Record, bool, error
 // found creates a room at its home.
 func (n *Node) found(ctx context.Context, q resolveRequest) (room.Record, error) {
 	policy := n.policyName(q.Spec.Policy)
-	home := router.Home(n.gate(), q.Spec.Name, policy, n.candidates(), n.now())
+	home := router.Home(n.gate(), q.Spec.Name, policy, n.homes(), n.now())
 	if home.Chosen == nil {
 		return room.Record{}, &Refusal{Code: CodeRefused, Rule: home.Rule, Policy: policy, Message: home.Reason, Hint: home.Hint}
 	}

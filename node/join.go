@@ -150,7 +150,7 @@ func (n *Node) roomDeps() room.Deps {
 
 // mayRecord reports whether the policy of a room lets it be recorded, and where.
 func (n *Node) recordingNode(rec room.Record) (residency.NodeName, error) {
-	p := router.RecordingNode(n.gate(), rec.Name, rec.Policy, n.candidates(), n.now())
+	p := router.RecordingNode(n.gate(), rec.Name, rec.Policy, n.homes(), n.now())
 	if p.Chosen == nil {
 		return "", &Refusal{Code: CodeRefused, Rule: p.Rule, Policy: rec.Policy, Message: p.Reason, Hint: p.Hint}
 	}

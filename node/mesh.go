@@ -99,9 +99,20 @@ func (n *Node) candidates() []router.Candidate {
 	return list
 }
 
+// homes are the candidates with nothing but what every node knows of them
+// alike: two nodes that weigh them differently would each think itself home.
+// Capacity is known of this node alone.
+func (n *Node) homes() []router.Candidate {
+	list := n.candidates()
+	for i := range list {
+		list[i].Capacity = 0
+	}
+	return list
+}
+
 // home names the node that writes a room's record now, "" if none may.
 func (n *Node) home(name, policy string) residency.NodeName {
-	return router.Home(n.gate(), name, policy, n.candidates(), n.now()).Node()
+	return router.Home(n.gate(), name, policy, n.homes(), n.now()).Node()
 }
 
 // place ranks the nodes for an attendee of a room.
