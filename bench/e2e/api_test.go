@@ -131,8 +131,13 @@ func (m *mesh) state(name string) (s node.NodeState) {
 	if code != 0 {
 		m.t.Fatalf("domicile state --node %s: exit code %d", name, code)
 	}
+	return parseState(m.t, out)
+}
+
+func parseState(t testing.TB, out string) (s node.NodeState) {
+	t.Helper()
 	if err := json.Unmarshal([]byte(out), &s); err != nil {
-		m.t.Fatal(err)
+		t.Fatalf("domicile state: %v in %s", err, out)
 	}
 	return s
 }

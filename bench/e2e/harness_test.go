@@ -21,7 +21,7 @@ import (
 // product is bin/domicile; gateless is the same without the gate, built when a
 // test asks for it.
 var (
-	product   string
+	product  string
 	gateless = sync.OnceValue(func() string { return build("domicile-gateless", "../../cmd/domicile", "-tags", "gateoff") })
 	scratch  string // a directory for the whole run
 )
@@ -188,8 +188,18 @@ func joinURL(page, room, name string, more ...string) string {
 	return page + "?room=" + room + "&name=" + name + "&autojoin=1&capture=360&" + strings.Join(more, "&")
 }
 
-// domicile runs the product with the demo's directory known and returns its output.
+// domicile runs the binary with the demo's directory known and returns its output.
 func (m *mesh) domicile(args ...string) (stdout string, code int) {
+	m.t.Helper()
+	out, errs, code := m.command(args...)
+	if code != 0 {
+		m.t.Logf("domicile %s: %s", strings.Join(args, " "), errs)
+	}
+	return out, code
+}
+
+// command is domicile for those who expect it to fail.
+func (m *mesh) command(args ...string) (stdout, stderr string, code int) {
 	m.t.Helper()
 	cmd := exec.Command(m.bin, args...)
 	cmd.Env = append(os.Environ(), "DOMICILE_DIR="+m.Dir)
@@ -200,10 +210,7 @@ func (m *mesh) domicile(args ...string) (stdout string, code int) {
 	if err != nil && !errors.As(err, &exit) {
 		m.t.Fatal(err)
 	}
-	if err != nil {
-		m.t.Logf("domicile %s: %s", strings.Join(args, " "), errs.String())
-	}
-	return out.String(), cmd.ProcessState.ExitCode()
+	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
 }
 
 // browsers is a driver process with any number of Chromiums.
