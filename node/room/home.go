@@ -16,7 +16,8 @@ type homeState struct {
 	name       residency.NodeName
 	seq        uint64 // of the last roster sent (home) or accepted (others)
 	nodes      map[residency.NodeName]Presence
-	told       Presence // what the home was told last
+	heard      map[residency.NodeName]time.Time // when a node said hello last (home)
+	told       Presence                         // what the home was told last
 	toldAt     time.Time
 	emptySince time.Time
 	joined     bool // somebody has been in the room
@@ -25,14 +26,24 @@ type homeState struct {
 
 func (h *homeState) init(now time.Time) {
 	h.nodes = map[residency.NodeName]Presence{}
+	h.heard = map[residency.NodeName]time.Time{}
 	h.emptySince = now
 }
+
+// helloLost is how long a node that says nothing counts as present: a goodbye
+// can be lost with its link, and would leave a room that never ends.
+const helloLost = 3 * helloEvery
 
 // presence is this node's part in the room.
 func (r *Room) presence() Presence {
 	p := Presence{Node: r.deps.Self.Name, Participants: len(r.locals), Recorder: r.recorder != nil}
+	policy, err := r.deps.Gate().Bundle().Policy(r.record.Policy)
+	if err != nil {
+		return p
+	}
+	zone := policy.Zone(residency.ClassMedia)
 	for _, l := range r.locals {
-		p.Outside = p.Outside || l.outside
+		p.Outside = p.Outside || l.country != "" && !zone.Contains(l.country)
 	}
 	return p
 }
@@ -49,11 +60,30 @@ func (r *Room) doHome(now time.Time) {
 	p := r.presence()
 	if r.home.name == r.deps.Self.Name {
 		r.doPresence(p)
+		r.forgetSilent(now)
 		return
 	}
 	if p != r.home.told || now.Sub(r.home.toldAt) >= helloEvery {
-		if r.sendTo(r.home.name, KindHello, encode(Hello{Presence: p, Record: r.record})) == nil {
-			r.home.told, r.home.toldAt = p, now
+		r.sayHello(p, now)
+	}
+}
+
+// sayHello tells the home of this node's part in the room.
+func (r *Room) sayHello(p Presence, now time.Time) {
+	if r.home.name == "" || r.home.name == r.deps.Self.Name {
+		return
+	}
+	if r.sendTo(r.home.name, KindHello, encode(Hello{Presence: p, Record: r.record})) == nil {
+		r.home.told, r.home.toldAt = p, now
+	}
+}
+
+// forgetSilent takes nodes off the roster that have not said hello for long.
+func (r *Room) forgetSilent(now time.Time) {
+	for name, p := range r.home.nodes {
+		if name != r.deps.Self.Name && now.Sub(r.home.heard[name]) > helloLost {
+			r.doPresence(Presence{Node: p.Node})
+			r.dropLostRecording(name)
 		}
 	}
 }
@@ -67,11 +97,14 @@ func (r *Room) moveHome(home residency.NodeName) {
 	r.home.name, r.home.seq = home, 0
 	r.home.told, r.home.toldAt = Presence{}, time.Time{}
 	clear(r.home.nodes)
+	clear(r.home.heard)
 	if home != r.deps.Self.Name {
 		return
 	}
 	for name, m := range r.remotes {
-		r.home.nodes[name] = m.presence
+		if m.presence.Present() {
+			r.home.nodes[name], r.home.heard[name] = m.presence, r.deps.Now()
+		}
 	}
 	if err := r.deps.Save(r.record); err != nil {
 		r.log.Error("saving the room's record", "error", err)
@@ -84,24 +117,33 @@ func (r *Room) doHello(from residency.NodeName, h Hello) {
 	if r.home.name != r.deps.Self.Name || h.Presence.Node != from {
 		return
 	}
+	if !r.admits(from, h.Presence) || h.Record.Policy != r.record.Policy {
+		r.doPresence(Presence{Node: from})
+		// A node with another policy learns from the roster that it has to leave.
+		r.sendTo(from, KindRoster, encode(r.roster()))
+		return
+	}
+	r.home.heard[from] = r.deps.Now()
 	r.doPresence(h.Presence)
 	r.takeRecording(from, h)
-	if h.Presence.present() {
+	if h.Presence.Present() {
 		r.sendTo(from, KindRoster, encode(r.roster())) // its answer, and the repair of a lost one
 	}
 }
 
 // doPresence notes a node's part in the room and tells everybody when it changed.
 func (r *Room) doPresence(p Presence) {
-	old := r.home.nodes[p.Node]
+	old, known := r.home.nodes[p.Node]
 	r.home.joined = r.home.joined || p.Participants > 0
-	if old == p {
-		return
-	}
-	if p.present() {
+	switch {
+	case p.Present():
 		r.home.nodes[p.Node] = p
-	} else {
+	default:
 		delete(r.home.nodes, p.Node)
+		delete(r.home.heard, p.Node)
+	}
+	if known && old == p || !known && !p.Present() {
+		return
 	}
 	r.sendRoster()
 }
@@ -157,6 +199,7 @@ func (r *Room) doRoster(from residency.NodeName, ros Roster) {
 	}
 	changed := ros.Record.Metadata != r.record.Metadata || (ros.Record.Recording != nil) != (r.record.Recording != nil)
 	r.record = ros.Record
+	r.keepRecording()
 	if changed {
 		r.tellRoom()
 	}
@@ -175,8 +218,10 @@ func (r *Room) applyRoster(ros Roster) {
 			r.noteOutside(p.Node, p)
 		}
 	}
-	for name := range r.remotes {
-		if _, ok := r.home.nodes[name]; !ok && name != r.home.name {
+	for name, m := range r.remotes {
+		// A node that has just spoken for itself may be newer than this roster.
+		fresh := m.presence.Present() && r.deps.Now().Sub(m.heardAt) < linkGrace
+		if _, ok := r.home.nodes[name]; !ok && name != r.home.name && !fresh {
 			r.dropRemote(name)
 		}
 	}
@@ -204,6 +249,18 @@ func (r *Room) setRecord(change func(*Record)) {
 	}
 	r.tellRoom()
 	r.sendRoster()
+}
+
+// others is the number of participants beside those of an identity, who would
+// be replaced by their own return.
+func (r *Room) others(identity string) int {
+	n := 0
+	for _, p := range r.participants() {
+		if p.Identity != identity {
+			n++
+		}
+	}
+	return n
 }
 
 // count is the number of participants in the whole room.

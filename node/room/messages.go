@@ -4,6 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
+	"strings"
+	"unicode"
 
 	"google.golang.org/protobuf/proto"
 
@@ -62,8 +65,8 @@ type Presence struct {
 	Recorder     bool               `json:"recorder,omitempty"` // records the room
 }
 
-// present reports whether the node takes part at all.
-func (p Presence) present() bool { return p.Participants > 0 || p.Recorder }
+// Present reports whether the node takes part at all.
+func (p Presence) Present() bool { return p.Participants > 0 || p.Recorder }
 
 // Hello tells the home about a node's presence. It carries the record, so that
 // a home that has just taken over can rebuild the room from its nodes.
@@ -95,13 +98,16 @@ type TrackRecord struct {
 	Available sfu.LayerSet `json:"available"`
 }
 
-// Participants carries changes of participant records; with Whole set it is
-// all of them, and whoever is not in it has left.
+// Participants carries changes of participant records. With Whole set, Here
+// names every participant of the node, and whoever is not in it has left: so a
+// lost change heals, and a node with many participants can tell of them in
+// several messages.
 type Participants struct {
 	Presence Presence            `json:"presence"`
-	Whole    bool                `json:"whole,omitempty"`
 	Changed  []ParticipantRecord `json:"changed,omitempty"`
 	Left     []string            `json:"left,omitempty"` // participant sids
+	Whole    bool                `json:"whole,omitempty"`
+	Here     []string            `json:"here,omitempty"` // participant sids, with Whole
 	Tell     bool                `json:"tell,omitempty"` // the sender knows nothing of the receiver's participants
 }
 
@@ -177,13 +183,15 @@ func decode[T any](b []byte) (T, error) {
 }
 
 func (r *Record) check() error {
-	if err := control.ValidRoomName(r.Name); err != nil {
-		return err
+	switch {
+	case control.ValidRoomName(r.Name) != nil:
+		return errors.New("room record: its name is missing or malformed")
+	case !validSID(r.SID):
+		return errors.New("room record: its sid is missing or malformed")
+	case r.Policy == "":
+		return errors.New("room record names no policy")
 	}
-	if r.SID == "" || r.Policy == "" {
-		return fmt.Errorf("record of room %q lacks its sid or policy", r.Name)
-	}
-	return nil
+	return control.ValidMetadata(r.Metadata)
 }
 
 func (h *Hello) check() error { return h.Record.check() }
@@ -205,18 +213,57 @@ func (p *Participants) check() error {
 }
 
 // info parses the participant's record and checks that the mesh can hold it.
+// Errors quote none of it: it is a person's.
 func (p *ParticipantRecord) info() (*livekit.ParticipantInfo, error) {
 	info := &livekit.ParticipantInfo{}
 	if err := proto.Unmarshal(p.Info, info); err != nil {
-		return nil, fmt.Errorf("participant record: %w", err)
+		return nil, errors.New("participant record is no ParticipantInfo")
 	}
-	if info.Sid == "" || info.Identity == "" {
-		return nil, errors.New("participant record lacks its sid or identity")
-	}
-	if len(info.Tracks) > maxTracks {
+	switch {
+	case !validSID(info.Sid):
+		return nil, errors.New("participant record: its sid is missing or malformed")
+	case control.ValidIdentity(info.Identity) != nil:
+		return nil, errors.New("participant record: its identity is missing or malformed")
+	case len(info.Tracks) > maxTracks:
 		return nil, fmt.Errorf("participant record with %d tracks: at most %d", len(info.Tracks), maxTracks)
 	}
+	for _, t := range info.Tracks {
+		if t == nil || !validSID(t.Sid) || !validStream(t.Stream) {
+			return nil, errors.New("participant record: the sid or stream of a track is missing or malformed")
+		}
+	}
+	for _, m := range p.Media {
+		if err := m.check(); err != nil {
+			return nil, err
+		}
+	}
 	return info, nil
+}
+
+func (t *TrackRecord) check() error {
+	for _, s := range []string{t.Codec.MimeType, t.Codec.SDPFmtpLine} {
+		if len(s) > maxCodecText || strings.ContainsFunc(s, unicode.IsControl) {
+			return errors.New("track record: its codec is malformed")
+		}
+	}
+	return nil
+}
+
+const (
+	maxSID       = 64  // bytes of a participant's or track's id
+	maxCodecText = 512 // bytes of a MIME type or fmtp line
+)
+
+// validSID accepts what NewID makes, and nothing that could break out of the
+// SDP line, file name or log line in which an id ends up.
+func validSID(s string) bool {
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		if c != '_' && c != '-' && (c < '0' || c > '9') && (c < 'A' || c > 'Z') && (c < 'a' || c > 'z') {
+			return false
+		}
+	}
+	return s != "" && len(s) <= maxSID
 }
 
 func (d *Data) check() error {
@@ -226,9 +273,17 @@ func (d *Data) check() error {
 	return nil
 }
 
-// HelloRecord reads a Hello for a node on which the room does not live yet: the
-// record it carries, and whether the sender takes part at all.
-func HelloRecord(body []byte) (rec Record, present bool, err error) {
+// ReadHello reads a Hello for a node on which the room does not live yet: the
+// record it carries and the sender's presence. A recording that it mentions is
+// left out; the node that records says so itself.
+func ReadHello(body []byte) (Record, Presence, error) {
 	h, err := decode[Hello](body)
-	return h.Record, h.Presence.present(), err
+	h.Record.Recording = nil
+	return h.Record, h.Presence, err
+}
+
+// Over is the roster of a room that has been deleted, for a node that did not
+// hear of it.
+func Over(home residency.NodeName, rec Record) []byte {
+	return encode(Roster{Home: home, Seq: math.MaxUint64, Record: rec, Deleted: true})
 }

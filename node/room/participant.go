@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/livekit/protocol/livekit"
+	"golang.org/x/time/rate"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/domicile/domicile/node/rtc"
@@ -22,18 +23,26 @@ const (
 	pingInterval = 5 * time.Second
 	pingTimeout  = 15 * time.Second
 
-	requestQueue  = 64  // signalling requests read ahead of their handling
-	participantQ  = 512 // events from the room; a participant that is stuck is sent away
-	sessionTick   = 100 * time.Millisecond
-	publishWait   = 5 * time.Second // media may arrive before its add_track
-	compatVersion = "1.9.0"         // the LiveKit server version whose protocol this node speaks
+	requestQueue = 64   // signalling requests read ahead of their handling
+	participantQ = 4096 // events from the room; a participant that is stuck is sent away
+	sessionTick  = 100 * time.Millisecond
+	publishWait  = 5 * time.Second // media may arrive before its add_track
+
+	// What one client may ask of the room and of the links to its other nodes,
+	// per second and at once. A client of a large meeting sends bursts of
+	// candidates and settings; more than that only a broken or hostile one does.
+	requestRate, requestBurst = 100, 1000
+	updateRate, updateBurst   = 2, 20            // changes of its own metadata, up to 64 KiB each
+	dataRate, dataBurst       = 1 << 20, 4 << 20 // bytes of data packets
+
+	compatVersion = "1.9.0" // the LiveKit server version whose protocol this node speaks
 	compatProto   = 16
 )
 
 // Attendee is what the node found out about a joining participant.
 type Attendee struct {
 	Sid     string
-	Outside bool // known to be outside the media zone of the room's policy
+	Country residency.Country // where they are taken to be, "" if unknown
 }
 
 // Participant is one attendee's connection. Its own goroutine (Serve) owns the
@@ -46,8 +55,9 @@ type Participant struct {
 	identity string
 	join     signal.Join
 	conn     *signal.Conn
-	outside  bool
+	country  residency.Country
 	inbox    chan func()
+	gone     chan struct{} // closed when Serve is about to return
 	stop     context.CancelCauseFunc
 	pending  *pendingTracks
 
@@ -55,6 +65,8 @@ type Participant struct {
 	info    *livekit.ParticipantInfo // replaced, never changed in place
 	version uint64
 	wanted  map[sfu.TrackID]bool // explicit subscription choices
+	muted   map[sfu.TrackID]bool // tracks whose media is about to come
+	renamed *rate.Limiter        // changes of its own metadata
 
 	// Owned by Serve.
 	session      *rtc.Session
@@ -63,7 +75,38 @@ type Participant struct {
 	heardAt      time.Time
 	lastReliable uint32 // highest reliable data sequence handled
 	active       bool
+
+	data *rate.Limiter // bytes of data packets; safe for concurrent use
 }
+
+// ErrFull is returned to a participant for whom there is no place.
+var ErrFull = errors.New("the room is full")
+
+// Ending names why Serve returned, without what may be personal in the cause,
+// such as addresses.
+func Ending(err error) string {
+	var k kicked
+	switch {
+	case err == nil, errors.Is(err, errLeft):
+		return "left"
+	case errors.As(err, &k):
+		return k.Error()
+	case errors.Is(err, context.Canceled):
+		return "node stops"
+	}
+	for _, known := range []error{ErrFull, ErrClosed, errSilent, errRequest} {
+		if errors.Is(err, known) {
+			return known.Error()
+		}
+	}
+	return "connection lost"
+}
+
+// What a client does that ends it.
+var (
+	errSilent  = errors.New("client is silent")
+	errRequest = errors.New("request cannot be carried out")
+)
 
 // errLeft ends a participant that said goodbye.
 var errLeft = errors.New("client left")
@@ -79,9 +122,10 @@ func (r *Room) Serve(ctx context.Context, conn *signal.Conn, join signal.Join, a
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	p := &Participant{
-		room: r, log: r.log.With("participant", att.Sid), sid: att.Sid, identity: join.Identity, join: join, conn: conn, outside: att.Outside,
-		inbox: make(chan func(), participantQ), stop: stop, pending: newPendingTracks(),
-		wanted: map[sfu.TrackID]bool{}, subs: map[sfu.TrackID]*sfu.DownTrack{},
+		room: r, log: r.log.With("participant", att.Sid), sid: att.Sid, identity: join.Identity, join: join, conn: conn, country: att.Country,
+		inbox: make(chan func(), participantQ), gone: make(chan struct{}), stop: stop, pending: newPendingTracks(),
+		wanted: map[sfu.TrackID]bool{}, muted: map[sfu.TrackID]bool{}, renamed: rate.NewLimiter(updateRate, updateBurst),
+		data: rate.NewLimiter(dataRate, dataBurst), subs: map[sfu.TrackID]*sfu.DownTrack{},
 		settings: map[sfu.TrackID]*livekit.UpdateTrackSettings{}, heardAt: r.deps.Now(),
 	}
 	session, err := r.deps.Engine.NewSession(events{p}, rtc.SessionConfig{MaxTracks: maxTracks, PionClient: join.SDK == "go"})
@@ -95,6 +139,7 @@ func (r *Room) Serve(ctx context.Context, conn *signal.Conn, join signal.Join, a
 	}
 	defer r.post(func() { r.doDepart(p) })
 	defer p.pending.close()
+	defer close(p.gone)
 	if err := session.StartSubscriber(); err != nil {
 		return fmt.Errorf("join: %w", err)
 	}
@@ -126,16 +171,21 @@ func (p *Participant) run(ctx context.Context) error {
 			now := p.room.deps.Now()
 			p.session.Tick(now)
 			if now.Sub(p.heardAt) > pingTimeout {
-				return fmt.Errorf("client silent for %s", pingTimeout)
+				return fmt.Errorf("%w for %s", errSilent, pingTimeout)
 			}
 		}
 	}
 }
 
 // read takes requests off the connection; the closed channel tells run that it is gone.
+// A client that sends more than its share waits, and its socket with it.
 func (p *Participant) read(ctx context.Context, to chan<- *livekit.SignalRequest) error {
 	defer close(to)
+	limit := rate.NewLimiter(requestRate, requestBurst)
 	for {
+		if err := limit.Wait(ctx); err != nil {
+			return err
+		}
 		req, err := p.conn.Recv(ctx)
 		if err != nil {
 			return err
@@ -192,8 +242,8 @@ func (r *Room) doAdmit(p *Participant, att Attendee) error {
 	if old := r.byIdentity(p.identity); old != nil {
 		r.removeLocal(old, livekit.DisconnectReason_DUPLICATE_IDENTITY)
 	}
-	if limit := r.record.MaxParticipants; limit > 0 && r.count() >= int(limit) {
-		return fmt.Errorf("room %q is full: %d participants at most", r.name, limit)
+	if limit := r.record.MaxParticipants; limit > 0 && r.others(p.identity) >= int(limit) {
+		return fmt.Errorf("%w: %d participants at most", ErrFull, limit)
 	}
 	p.info = r.newInfo(p, att)
 	p.send(&livekit.SignalResponse{Message: &livekit.SignalResponse_Join{Join: r.greeting(p)}})
@@ -202,9 +252,13 @@ func (r *Room) doAdmit(p *Participant, att Attendee) error {
 	r.home.emptySince = time.Time{}
 	r.doHome(r.deps.Now())
 	r.doUpdated(p)
+	var offered []subscription
 	for _, t := range r.tracks {
-		r.offerTo(t, p)
+		if p.wants(t) {
+			offered = append(offered, r.subscription(t, p))
+		}
 	}
+	p.subscribe(offered...)
 	r.log.Info("participant joined", "participant", p.info.Sid, "participants", r.count())
 	return nil
 }
@@ -213,7 +267,7 @@ func (r *Room) newInfo(p *Participant, att Attendee) *livekit.ParticipantInfo {
 	now, tok := r.deps.Now(), p.join.Token
 	attrs := map[string]string{}
 	for k, v := range p.join.Attributes {
-		attrs[k] = v
+		setAttribute(attrs, k, v)
 	}
 	attrs["domicile.node"] = string(r.deps.Self.Name)
 	attrs["domicile.country"] = string(r.deps.Self.Country)
@@ -258,7 +312,7 @@ func (r *Room) doDepart(p *Participant) {
 func (r *Room) removeLocal(p *Participant, why livekit.DisconnectReason) {
 	delete(r.locals, p.identity)
 	p.kick(why)
-	r.dropTracksOf(p.info.Sid)
+	r.dropTracksOf(r.deps.Self.Name, p.sid)
 	gone := proto.CloneOf(p.info)
 	gone.State, gone.Tracks, gone.DisconnectReason = livekit.ParticipantInfo_DISCONNECTED, nil, why
 	gone.Version++
@@ -286,14 +340,6 @@ func (p *Participant) change(f func(*livekit.ParticipantInfo)) {
 }
 
 func (r *Room) byIdentity(identity string) *Participant { return r.locals[identity] }
-
-func (r *Room) localRecords() []ParticipantRecord {
-	var list []ParticipantRecord
-	for _, p := range r.locals {
-		list = append(list, r.localRecord(p))
-	}
-	return list
-}
 
 func (r *Room) localRecord(p *Participant) ParticipantRecord {
 	b, err := proto.Marshal(p.info)
@@ -326,7 +372,7 @@ func (r *Room) participants() []*livekit.ParticipantInfo {
 // publish renews the snapshot for readers outside the actor.
 func (r *Room) publish() {
 	s := &Snapshot{Record: r.record, Home: r.home.name, Nodes: r.allNodes(),
-		Participants: r.participants(), Where: map[string]residency.NodeName{}}
+		Participants: r.participants(), Where: map[string]residency.NodeName{}, Ended: r.ended}
 	for id := range r.locals {
 		s.Where[id] = r.deps.Self.Name
 	}

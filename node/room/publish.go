@@ -143,11 +143,15 @@ func (p *Participant) mayPublish(req *livekit.AddTrackRequest) string {
 		return "the token does not grant canPublish"
 	case len(perm.CanPublishSources) > 0 && !slices.Contains(perm.CanPublishSources, req.Source):
 		return "the token does not grant publishing " + req.Source.String()
-	case len(req.Cid) == 0 || len(req.Cid) > 256 || len(req.Name) > 256 || len(req.Layers) > 8 || len(req.SimulcastCodecs) > 4:
+	case len(req.Cid) == 0 || len(req.Cid) > 256 || len(req.Name) > 256 || len(req.Layers) > 8 || len(req.SimulcastCodecs) > 4 || !validStream(req.Stream):
 		return "the track's description is too large or lacks its client id"
 	}
 	return ""
 }
+
+// validStream accepts what may stand in the msid of somebody else's SDP, or
+// nothing.
+func validStream(s string) bool { return s == "" || validSID(s) }
 
 // trackInfo makes a track's record from its announcement, echoing its fields.
 func trackInfo(req *livekit.AddTrackRequest) *livekit.TrackInfo {
@@ -220,6 +224,11 @@ func (r *Room) doPublished(p *Participant, info *livekit.TrackInfo, codec sfu.Co
 		info: info, media: TrackRecord{Codec: codec, Available: up.Available()}, up: up,
 		serving: map[residency.NodeName]*outgoing{},
 	}
+	if muted, said := p.muted[t.id]; said { // while the media was on its way
+		delete(p.muted, t.id)
+		info.Muted = muted
+		up.SetMuted(muted)
+	}
 	r.tracks[t.id] = t
 	t.watch()
 	p.change(func(i *livekit.ParticipantInfo) {
@@ -233,7 +242,7 @@ func (r *Room) doPublished(p *Participant, info *livekit.TrackInfo, codec sfu.Co
 
 func (r *Room) doUnpublished(p *Participant, id sfu.TrackID) {
 	t := r.tracks[id]
-	if t == nil || t.ownerSID != p.sid {
+	if t == nil || t.ownerSID != p.sid || t.node != r.deps.Self.Name {
 		return
 	}
 	r.dropTrack(id)
@@ -253,7 +262,10 @@ func (r *Room) doUnpublished(p *Participant, id sfu.TrackID) {
 func (r *Room) doMute(p *Participant, id sfu.TrackID, muted bool) {
 	p.pending.mute(string(id), muted)
 	t := r.tracks[id]
-	if t == nil || t.ownerSID != p.sid || t.up == nil {
+	if t == nil && r.locals[p.identity] == p && len(p.muted) < maxTracks {
+		p.muted[id] = muted
+	}
+	if t == nil || t.ownerSID != p.sid || t.node != r.deps.Self.Name {
 		return
 	}
 	t.up.SetMuted(muted)

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/livekit/protocol/livekit"
 	"github.com/pion/rtcp"
 
 	"github.com/domicile/domicile/node/record"
@@ -24,6 +25,7 @@ var ErrRefused = errors.New("recording is refused")
 // each track has a goroutine of its own, so that nothing waits for the disk.
 type recorder struct {
 	rec    *vault.Recording
+	state  *Recording // as the room knows it
 	ctx    context.Context
 	stop   context.CancelFunc
 	tracks map[sfu.TrackID]*recording
@@ -100,13 +102,16 @@ func (r *Room) mayRecord() (vault.Meta, error) {
 
 // doStartRecording tells the room first and records then (R9).
 func (r *Room) doStartRecording(rec *vault.Recording) *Recording {
+	if r.recorder != nil {
+		return r.recorder.state
+	}
 	if r.record.Recording != nil {
 		return r.record.Recording
 	}
 	state := &Recording{ID: string(rec.ID()), Node: r.deps.Self.Name, Country: r.deps.Self.Country,
 		SinceMS: rec.Started().UnixMilli()}
 	ctx, stop := context.WithCancel(context.Background())
-	r.recorder = &recorder{rec: rec, ctx: ctx, stop: stop, tracks: map[sfu.TrackID]*recording{}, done: make(chan struct{})}
+	r.recorder = &recorder{rec: rec, state: state, ctx: ctx, stop: stop, tracks: map[sfu.TrackID]*recording{}, done: make(chan struct{})}
 	r.noteRecording(state, "")
 	for _, t := range r.tracks {
 		r.recordTrack(t)
@@ -145,10 +150,45 @@ func (r *Room) takeRecording(from residency.NodeName, h Hello) {
 	}
 }
 
-// recordTrack starts recording a track, if its codec can be recorded.
+// keepRecording makes the record that the home has sent agree with what this
+// node does: the recorder knows better, but two do not record one room.
+func (r *Room) keepRecording() {
+	if r.recorder == nil {
+		return
+	}
+	if other := r.record.Recording; other != nil && other.Node != r.deps.Self.Name {
+		r.doStopRecording("")
+		r.record.Recording = other
+		return
+	}
+	r.record.Recording = r.recorder.state
+}
+
+// dropLostRecording takes note, on the home, that the node that recorded the
+// room is gone.
+func (r *Room) dropLostRecording(node residency.NodeName) {
+	if cur := r.record.Recording; cur == nil || cur.Node != node {
+		return
+	}
+	r.setRecord(func(rec *Record) {
+		rec.Recording = nil
+		rec.RecordingProblem = "the recording stopped: node " + string(node) + " is gone; what was recorded is kept there"
+	})
+}
+
+// recordTrack starts recording a track, if it can be recorded at all: one that
+// cannot does not end the recording of the others.
 func (r *Room) recordTrack(t *track) {
 	rc := r.recorder
 	if rc.tracks[t.id] != nil || rc.ctx.Err() != nil {
+		return
+	}
+	_, err := record.NewTrack(nil, t.media.Codec, record.Options{})
+	if t.info.Encryption != livekit.Encryption_NONE {
+		err = errors.New("it is end-to-end encrypted")
+	}
+	if err != nil {
+		r.log.Warn("track is not recorded", "recording", rc.rec.ID(), "track", t.id, "error", err)
 		return
 	}
 	r.ensureUp(t)
@@ -234,7 +274,7 @@ func (rc *recorder) tick(now time.Time) {
 // drop ends the recording of one track.
 func (rc *recorder) drop(id sfu.TrackID) {
 	if x := rc.tracks[id]; x != nil {
-		x.stop()
+		x.stop() // it stays in the map: a track that comes back has its file already
 	}
 }
 
@@ -290,11 +330,19 @@ func (r *Room) StopRecording(ctx context.Context) error {
 	}
 }
 
-// Delete ends the room on all its nodes; only its home does so.
-func (r *Room) Delete() {
-	r.post(func() {
+// Delete ends the room on all its nodes; only its home can.
+func (r *Room) Delete(ctx context.Context) error {
+	err := r.call(ctx, func() error {
+		if r.home.name != r.deps.Self.Name {
+			return fmt.Errorf("delete room: node %s is its home now", r.home.name)
+		}
 		r.home.deleted = true
 		r.sendRoster()
 		r.doEnd(deleted)
+		return nil
 	})
+	if errors.Is(err, ErrClosed) {
+		return nil
+	}
+	return err
 }

@@ -19,6 +19,7 @@ type remote struct {
 	name         residency.NodeName
 	presence     Presence
 	heard        bool                          // presence is from the node itself, not from a roster
+	heardAt      time.Time                     // when it spoke last
 	participants map[string]*remoteParticipant // by sid
 	lostAt       time.Time                     // its link went down then
 	refused      string                        // last refusal, so that it is logged once
@@ -29,16 +30,35 @@ type remoteParticipant struct {
 	info    *livekit.ParticipantInfo
 }
 
+// outside reports whether the node serves somebody from outside the media zone.
+// Its own word is not enough once it has spoken: it has to name participants.
+func (m *remote) outside() bool {
+	if m.heard {
+		return m.presence.Outside && len(m.participants) > 0
+	}
+	return m.presence.Outside && m.presence.Participants > 0
+}
+
 // permit asks the gate whether a class of this room may go to (or come from) a node.
 func (r *Room) permit(to residency.NodeName, c residency.Class) (residency.Permit, residency.Verdict) {
+	m := r.remotes[to]
+	return r.ask(to, c, m != nil && m.outside())
+}
+
+// admits asks the gate whether a node with this presence may be in the room.
+func (r *Room) admits(node residency.NodeName, p Presence) bool {
+	_, v := r.ask(node, residency.ClassSignalling, p.Outside && p.Participants > 0)
+	if !v.Allow && p.Present() {
+		r.noteRefusal(node, v)
+	}
+	return v.Allow
+}
+
+func (r *Room) ask(to residency.NodeName, c residency.Class, outside bool) (residency.Permit, residency.Verdict) {
 	peer, epoch, ok := r.deps.Peer(to)
 	if !ok {
 		return residency.Permit{}, residency.Verdict{Peer: to, Class: c, Rule: residency.RuleCertificate,
 			Reason: fmt.Sprintf("node %s is not a verified member of the mesh", to)}
-	}
-	outside := false
-	if m := r.remotes[to]; m != nil {
-		outside = m.presence.Outside
 	}
 	return r.deps.Gate().Permit(residency.Request{
 		Room: r.name, Policy: r.record.Policy, Class: c, Peer: peer, PeerEpoch: epoch,
@@ -82,9 +102,25 @@ func (r *Room) meet(p Presence) {
 // introduce sends a node everything about the participants here, and asks it
 // to do the same where this node knows nothing of its own.
 func (r *Room) introduce(to residency.NodeName, tell bool) {
-	r.sendTo(to, KindParticipants, encode(Participants{
-		Presence: r.presence(), Whole: true, Changed: r.localRecords(), Tell: tell}))
+	var here []string
+	part := Participants{Presence: r.presence()}
+	size := 0
+	for _, p := range r.locals {
+		rec := r.localRecord(p)
+		if size += len(rec.Info); size > introduceBytes && len(part.Changed) > 0 {
+			r.sendTo(to, KindParticipants, encode(part))
+			part.Changed, size = nil, len(rec.Info)
+		}
+		part.Changed = append(part.Changed, rec)
+		here = append(here, p.sid)
+	}
+	part.Whole, part.Here, part.Tell = true, here, tell
+	r.sendTo(to, KindParticipants, encode(part))
 }
+
+// introduceBytes bounds the participant records in one message; as JSON they
+// take a third more, and the codecs of their tracks come on top.
+const introduceBytes = 256 << 10
 
 // announce sends a change to every node of the room.
 func (r *Room) announce(m Participants) {
@@ -160,25 +196,13 @@ func (r *Room) doParticipants(from residency.NodeName, msg Participants) {
 	} else if msg.Tell {
 		defer r.introduce(from, false)
 	}
-	narrowed := m.presence.Outside && !msg.Presence.Outside
-	m.presence, m.heard, m.lostAt = msg.Presence, true, time.Time{}
-	if narrowed {
-		r.recheck(from)
-	}
+	m.presence, m.heard, m.heardAt, m.lostAt = msg.Presence, true, r.deps.Now(), time.Time{}
 	// The receiver asks too: a node that may not be in this room has nobody in it.
-	if _, v := r.permit(from, residency.ClassSignalling); !v.Allow && len(msg.Changed) > 0 {
-		r.noteRefusal(from, v)
-		return
-	}
-	if r.home.name == r.deps.Self.Name {
-		r.doPresence(msg.Presence)
-	}
-	seen := map[string]bool{}
+	admitted := r.admits(from, msg.Presence)
 	var changed []*livekit.ParticipantInfo
 	for i := range msg.Changed {
 		info, _ := msg.Changed[i].info() // checked by decode
-		seen[info.Sid] = true
-		if r.takeParticipant(m, &msg.Changed[i], info) {
+		if admitted && r.takeParticipant(m, &msg.Changed[i], info) {
 			changed = append(changed, info)
 		}
 	}
@@ -186,13 +210,26 @@ func (r *Room) doParticipants(from residency.NodeName, msg Participants) {
 		changed = append(changed, r.loseParticipant(m, sid, livekit.DisconnectReason_CLIENT_INITIATED)...)
 	}
 	if msg.Whole {
+		here := map[string]bool{}
+		for _, sid := range msg.Here {
+			here[sid] = true
+		}
 		for sid := range m.participants {
-			if !seen[sid] {
+			if !here[sid] {
 				changed = append(changed, r.loseParticipant(m, sid, livekit.DisconnectReason_CLIENT_INITIATED)...)
 			}
 		}
 	}
+	r.recheck(from) // it may have said that its last participant from outside has left
 	r.tellParticipants(changed, "")
+	switch {
+	case !admitted:
+		r.dropRemote(from)
+	case r.home.name == r.deps.Self.Name:
+		r.home.heard[from] = r.deps.Now()
+		r.doPresence(msg.Presence)
+	}
+	r.publish()
 	r.poke()
 }
 
@@ -202,6 +239,11 @@ func (r *Room) takeParticipant(m *remote, rec *ParticipantRecord, info *livekit.
 	if old != nil && old.version >= rec.Version {
 		return false
 	}
+	if old == nil && (r.claimed(m, info.Sid) || len(m.participants) >= maxRemote) {
+		r.log.Warn("a node states a participant of another node, or too many", "node", m.name, "participant", info.Sid)
+		return false
+	}
+	info.Region = string(m.name) // not what it states, but who states it
 	if l := r.byIdentity(info.Identity); l != nil && later(info, l.info) {
 		r.removeLocal(l, livekit.DisconnectReason_DUPLICATE_IDENTITY) // the later one wins, on every node alike
 	}
@@ -213,11 +255,29 @@ func (r *Room) takeParticipant(m *remote, rec *ParticipantRecord, info *livekit.
 		r.takeTrack(m.name, info, ti, rec.Media[id])
 	}
 	for id, t := range r.tracks {
-		if t.ownerSID == info.Sid && !keep[id] {
+		if t.node == m.name && t.ownerSID == info.Sid && !keep[id] {
 			r.dropTrack(id)
 		}
 	}
 	return true
+}
+
+// maxRemote bounds the participants that one other node may state.
+const maxRemote = 10_000
+
+// claimed reports whether a participant's id is taken here or by another node.
+func (r *Room) claimed(by *remote, sid string) bool {
+	for _, p := range r.locals {
+		if p.sid == sid {
+			return true
+		}
+	}
+	for _, m := range r.remotes {
+		if m != by && m.participants[sid] != nil {
+			return true
+		}
+	}
+	return false
 }
 
 // later reports whether a joined after b; both nodes of a pair decide alike.
@@ -235,7 +295,7 @@ func (r *Room) loseParticipant(m *remote, sid string, why livekit.DisconnectReas
 		return nil
 	}
 	delete(m.participants, sid)
-	r.dropTracksOf(sid)
+	r.dropTracksOf(m.name, sid)
 	gone := proto.CloneOf(p.info)
 	gone.State, gone.Tracks, gone.DisconnectReason = livekit.ParticipantInfo_DISCONNECTED, nil, why
 	return []*livekit.ParticipantInfo{gone}
@@ -255,15 +315,12 @@ func (r *Room) dropRemote(name residency.NodeName) {
 		t.stopServing(name, "node left the room")
 	}
 	delete(r.remotes, name)
-	if r.home.name == r.deps.Self.Name {
-		if _, ok := r.home.nodes[name]; ok {
-			delete(r.home.nodes, name)
-			if !r.ended {
-				r.sendRoster()
-			}
-		}
-	}
 	r.tellParticipants(gone, "")
+	if r.home.name == r.deps.Self.Name && !r.ended {
+		r.doPresence(Presence{Node: name})
+		r.dropLostRecording(name)
+	}
+	r.publish()
 	r.poke()
 }
 
@@ -275,6 +332,9 @@ func (r *Room) LinkUp(peer residency.NodeName) {
 			r.introduce(peer, false)
 		}
 		if peer == r.home.name {
+			// It may have been started anew and count its rosters from the
+			// beginning; what it sent before has been handled by now.
+			r.home.seq = 0
 			r.home.toldAt = time.Time{} // say hello at once
 			r.doHome(r.deps.Now())
 		}
@@ -285,11 +345,9 @@ func (r *Room) LinkUp(peer residency.NodeName) {
 // LinkDown tells the room that a node cannot be reached now.
 func (r *Room) LinkDown(peer residency.NodeName) {
 	r.post(func() {
-		m := r.remotes[peer]
-		if m == nil {
-			return
+		if m := r.remotes[peer]; m != nil {
+			m.lostAt = r.deps.Now()
 		}
-		m.lostAt = r.deps.Now()
 		for _, t := range r.tracks {
 			t.stopServing(peer, "link is down")
 			if t.node == peer {
@@ -299,25 +357,72 @@ func (r *Room) LinkDown(peer residency.NodeName) {
 	})
 }
 
-// PolicyChanged makes the room ask the gate again about everything it sends.
-func (r *Room) PolicyChanged() {
-	r.post(func() {
-		for name := range r.remotes {
-			r.recheck(name)
+// PolicyChanged makes the room ask the gate again about everything it sends,
+// receives, keeps and serves.
+func (r *Room) PolicyChanged() { r.post(r.doPolicyChanged) }
+
+func (r *Room) doPolicyChanged() {
+	if r.ended {
+		return
+	}
+	if v := r.here(); !v.Allow {
+		r.log.Warn("this node may not serve the room any more", "rule", v.Rule, "reason", v.Reason)
+		r.doEnd(livekit.DisconnectReason_STATE_MISMATCH) // clients come again and are told where to go
+		return
+	}
+	if r.recorder != nil {
+		if _, err := r.mayRecord(); err != nil {
+			r.doStopRecording("the recording stopped: the policy does not allow it any more")
 		}
-		r.doReconcile()
-	})
+	}
+	// Under another epoch no track goes on as it was opened. Both ends start
+	// over by themselves, because neither can be sure to reach the other now.
+	if e := r.deps.Gate().Epoch(); e != r.epoch {
+		r.epoch = e
+		for _, t := range r.tracks {
+			t.stopAll("the policies changed")
+			t.unbind()
+		}
+	}
+	for name := range r.remotes {
+		r.recheck(name)
+	}
+	r.doHome(r.deps.Now())
+	r.doReconcile()
 }
 
-// recheck asks the gate again whether media may go to a node, and stops it if not.
+// here asks the gate whether this node may serve those who are in the room here.
+func (r *Room) here() residency.Verdict {
+	p := r.presence()
+	v := residency.Verdict{Allow: true}
+	for _, c := range []residency.Class{residency.ClassMedia, residency.ClassSignalling} {
+		if v.Allow && p.Participants > 0 {
+			_, v = r.ask(p.Node, c, p.Outside)
+		}
+	}
+	return v
+}
+
+// recheck asks the gate again whether media may go to a node and come from it,
+// and stops it if not.
 func (r *Room) recheck(peer residency.NodeName) {
 	if _, v := r.permit(peer, residency.ClassMedia); !v.Allow {
 		for _, t := range r.tracks {
 			t.stopServing(peer, v.Reason)
+			if t.node == peer {
+				t.unbind()
+			}
 		}
 	}
-	if _, v := r.permit(peer, residency.ClassSignalling); !v.Allow {
+	m := r.remotes[peer]
+	switch _, v := r.permit(peer, residency.ClassSignalling); {
+	case !v.Allow && m != nil && !m.presence.Present():
+		// it is leaving, as it should
+	case !v.Allow:
 		r.noteRefusal(peer, v)
+	case m != nil && m.refused != "":
+		m.refused = ""
+		r.introduce(peer, true) // both may have missed what changed meanwhile
 	}
 }
 

@@ -61,7 +61,7 @@ type Deps struct {
 	Link func(residency.NodeName) *relay.Link
 	// Home names the node that writes the room's record now; empty if none may.
 	Home func(room, policy string) residency.NodeName
-	// Save and Forget keep the record on the home.
+	// Save and Forget keep the record on the home; the room waits for them.
 	Save   func(Record) error
 	Forget func(name string) error
 	// Vault stores recordings; nil on nodes that are no origin.
@@ -90,6 +90,7 @@ type Room struct {
 	locals   map[string]*Participant // by identity
 	remotes  map[residency.NodeName]*remote
 	tracks   map[sfu.TrackID]*track
+	epoch    residency.Epoch // of the policies under which tracks were opened
 	recorder *recorder
 	home     homeState
 	served   bool           // a participant has been here
@@ -104,6 +105,7 @@ type Snapshot struct {
 	Nodes        []Presence
 	Participants []*livekit.ParticipantInfo // never changed after publication
 	Where        map[string]residency.NodeName
+	Ended        bool // nothing joins it any more
 }
 
 // New returns a room that knows its record; it starts nothing.
@@ -119,17 +121,18 @@ func New(record Record, deps Deps) *Room {
 		locals:  map[string]*Participant{},
 		remotes: map[residency.NodeName]*remote{},
 		tracks:  map[sfu.TrackID]*track{},
+		epoch:   deps.Gate().Epoch(),
 	}
 	r.home.init(deps.Now())
 	r.publish()
 	return r
 }
 
-// Run handles events until the room ends or ctx is cancelled; it then sees
-// every participant off and returns.
+// Run handles events until the room ends or ctx is cancelled. It sees every
+// participant off, and returns when its recordings are written.
 func (r *Room) Run(ctx context.Context) {
-	defer close(r.done)
 	defer r.writing.Wait()
+	defer close(r.done) // nobody who waits for the room's answer waits for the disk
 	tick := time.NewTicker(tickEvery)
 	defer tick.Stop()
 	r.doHome(r.deps.Now())
@@ -228,11 +231,12 @@ func (r *Room) doEnd(reason livekit.DisconnectReason) {
 	r.ended = true
 	for _, p := range r.locals {
 		p.kick(reason)
-		r.dropTracksOf(p.info.Sid)
+		r.dropTracksOf(r.deps.Self.Name, p.sid)
 	}
 	clear(r.locals)
 	r.doStopRecording("the room ended")
 	r.announce(Participants{Presence: r.presence(), Whole: true})
+	r.sayHello(r.presence(), r.deps.Now())
 	for name := range r.remotes {
 		r.dropRemote(name)
 	}
@@ -260,7 +264,7 @@ func (r *Room) doExpire(now time.Time) {
 		return
 	}
 	for _, p := range r.home.nodes {
-		if p.present() {
+		if p.Present() {
 			r.home.emptySince = now
 			return
 		}

@@ -2,9 +2,13 @@ package room
 
 import (
 	"fmt"
+	"maps"
+	"strings"
+	"time"
 
 	"github.com/livekit/protocol/livekit"
 
+	"github.com/domicile/domicile/control"
 	"github.com/domicile/domicile/node/rtc"
 	"github.com/domicile/domicile/node/sfu"
 )
@@ -18,7 +22,7 @@ func (p *Participant) doRequest(req *livekit.SignalRequest) error {
 		return p.doOffer(m.Offer)
 	case *livekit.SignalRequest_Answer:
 		if err := p.session.Answer(m.Answer.GetSdp(), m.Answer.GetId()); err != nil {
-			return fmt.Errorf("answer: %w", err)
+			return fmt.Errorf("%w: answer: %w", errRequest, err)
 		}
 	case *livekit.SignalRequest_Trickle:
 		p.doTrickle(m.Trickle)
@@ -50,7 +54,7 @@ func (p *Participant) doRequest(req *livekit.SignalRequest) error {
 func (p *Participant) doOffer(offer *livekit.SessionDescription) error {
 	answer, err := p.session.Publish(offer.GetSdp(), offer.GetId())
 	if err != nil {
-		return fmt.Errorf("offer: %w", err)
+		return fmt.Errorf("%w: offer: %w", errRequest, err)
 	}
 	p.send(&livekit.SignalResponse{Message: &livekit.SignalResponse_Answer{
 		Answer: &livekit.SessionDescription{Type: "answer", Sdp: answer, Id: offer.GetId()}}})
@@ -107,8 +111,33 @@ func (e events) Data(label string, payload []byte) {
 		e.p.log.Debug("data packet is dropped", "bytes", len(payload))
 		return
 	}
-	b := append([]byte(nil), payload...)
-	e.p.post(func() { e.p.doData(label == "_reliable", b) })
+	reliable := label == "_reliable"
+	if !e.p.mayData(reliable, len(payload)) {
+		e.p.log.Debug("data packet is dropped", "bytes", len(payload))
+		return
+	}
+	e.p.post(func() { e.p.doData(reliable, payload) })
+}
+
+// mayData keeps a client's data within bounds: links to other nodes carry it
+// in front of everybody's signalling. Lossy data beyond them is dropped;
+// reliable data waits here, which SCTP passes on to the client.
+func (p *Participant) mayData(reliable bool, size int) bool {
+	if !reliable {
+		return p.data.AllowN(time.Now(), size)
+	}
+	at := p.data.ReserveN(time.Now(), size)
+	if at.Delay() == 0 {
+		return true
+	}
+	wait := time.NewTimer(at.Delay())
+	defer wait.Stop()
+	select {
+	case <-wait.C:
+		return true
+	case <-p.gone:
+		return false
+	}
 }
 
 func (p *Participant) doConnected() {
@@ -140,7 +169,15 @@ func (r *Room) doMetadata(p *Participant, m *livekit.UpdateParticipantMetadata) 
 		answer.Reason, answer.Message = livekit.RequestResponse_NOT_ALLOWED, "the token does not grant canUpdateOwnMetadata"
 		return
 	}
-	if len(m.Name) > 256 || len(m.Metadata) > 64<<10 || len(m.Attributes) > 64 {
+	if !p.renamed.AllowN(r.deps.Now(), 1) {
+		answer.Reason, answer.Message = livekit.RequestResponse_LIMIT_EXCEEDED, "too many changes, try again in a moment"
+		return
+	}
+	attrs := maps.Clone(p.info.Attributes)
+	for k, v := range m.Attributes {
+		setAttribute(attrs, k, v)
+	}
+	if len(m.Name) > control.MaxNameBytes || control.ValidMetadata(m.Metadata) != nil || control.ValidAttributes(attrs) != nil {
 		answer.Reason, answer.Message = livekit.RequestResponse_LIMIT_EXCEEDED, "name, metadata or attributes are too large"
 		return
 	}
@@ -151,18 +188,15 @@ func (r *Room) doMetadata(p *Participant, m *livekit.UpdateParticipantMetadata) 
 		if m.Metadata != "" {
 			i.Metadata = m.Metadata
 		}
-		for k, v := range m.Attributes {
-			setAttribute(i.Attributes, k, v)
-		}
+		i.Attributes = attrs
 	})
 	r.doUpdated(p)
 }
 
 // setAttribute leaves alone what the node itself states about a participant.
 func setAttribute(attrs map[string]string, k, v string) {
-	const ours = "domicile."
 	switch {
-	case len(k) >= len(ours) && k[:len(ours)] == ours, len(k) > 256, len(v) > 4096:
+	case strings.HasPrefix(k, "domicile."):
 	case v == "":
 		delete(attrs, k)
 	default:

@@ -27,7 +27,7 @@ type subscription struct {
 
 // wants reports whether the participant is to receive a track.
 func (p *Participant) wants(t *track) bool {
-	if !p.info.Permission.CanSubscribe {
+	if !p.info.Permission.CanSubscribe || p.sid == t.ownerSID {
 		return false
 	}
 	if w, chosen := p.wanted[t.id]; chosen {
@@ -82,33 +82,46 @@ func subscriptionError(id sfu.TrackID, e livekit.SubscriptionError) *livekit.Sig
 		SubscriptionResponse: &livekit.SubscriptionResponse{TrackSid: string(id), Err: e}}}
 }
 
-func (p *Participant) subscribe(s subscription) {
+// subscribe posts any number of subscriptions as one event: those of a large
+// room would overflow the inbox of somebody who has just joined.
+func (p *Participant) subscribe(list ...subscription) {
 	p.post(func() {
-		if p.subs[s.id] != nil {
-			return
+		for _, s := range list {
+			p.doSubscribe(s)
 		}
-		d, err := p.session.Subscribe(s.up, s.stream, string(s.id))
-		if err != nil {
-			p.log.Warn("subscribing", "track", s.id, "error", err)
-			p.send(subscriptionError(s.id, livekit.SubscriptionError_SE_CODEC_UNSUPPORTED))
-			return
-		}
-		p.subs[s.id] = d
-		p.applySetting(s.id)
 	})
 }
 
-func (p *Participant) unsubscribe(id sfu.TrackID) {
-	p.post(func() {
-		d := p.subs[id]
-		if d == nil {
+func (p *Participant) doSubscribe(s subscription) {
+	if old := p.subs[s.id]; old != nil {
+		if old.Up() == s.up {
 			return
 		}
-		delete(p.subs, id)
-		if err := p.session.Unsubscribe(d); err != nil {
-			p.log.Warn("unsubscribing", "track", id, "error", err)
-		}
-	})
+		p.doUnsubscribe(s.id) // the track went and came back
+	}
+	d, err := p.session.Subscribe(s.up, s.stream, string(s.id))
+	if err != nil {
+		p.log.Warn("subscribing", "track", s.id, "error", err)
+		p.send(subscriptionError(s.id, livekit.SubscriptionError_SE_CODEC_UNSUPPORTED))
+		return
+	}
+	p.subs[s.id] = d
+	p.applySetting(s.id)
+}
+
+func (p *Participant) unsubscribe(id sfu.TrackID) {
+	p.post(func() { p.doUnsubscribe(id) })
+}
+
+func (p *Participant) doUnsubscribe(id sfu.TrackID) {
+	d := p.subs[id]
+	if d == nil {
+		return
+	}
+	delete(p.subs, id)
+	if err := p.session.Unsubscribe(d); err != nil {
+		p.log.Warn("unsubscribing", "track", id, "error", err)
+	}
 }
 
 // doData takes a data packet of the client, states who sent it, and passes it on.
@@ -190,14 +203,26 @@ func (r *Room) doRemoteData(from residency.NodeName, d Data) {
 		return
 	}
 	m := r.remotes[from]
-	if m == nil || m.participants[pkt.ParticipantSid] == nil {
-		return // nobody that this node serves
+	if m == nil || !m.sent(pkt) {
+		r.log.Warn("data packet in the name of nobody at its node is dropped", "node", from)
+		return
 	}
 	if _, v := r.permit(from, residency.ClassChat); !v.Allow {
 		r.noteRefusal(from, v)
 		return
 	}
 	r.deliver(d.Reliable, pkt, d.Packet)
+}
+
+// sent reports whether the packet names a participant of this node as its
+// sender, and nobody else in any of its fields.
+func (m *remote) sent(pkt *livekit.DataPacket) bool {
+	p := m.participants[pkt.ParticipantSid]
+	if p == nil || pkt.ParticipantIdentity != p.info.Identity {
+		return false
+	}
+	u := pkt.GetUser()
+	return u == nil || u.ParticipantSid == pkt.ParticipantSid && u.ParticipantIdentity == pkt.ParticipantIdentity //nolint:staticcheck // older clients read these
 }
 
 // deliver hands data to the participants here that are meant.

@@ -112,6 +112,8 @@ func (r *Room) takeTrack(node residency.NodeName, owner *livekit.ParticipantInfo
 	t.info, t.media = info, media
 	if t.up != nil {
 		t.up.SetAvailable(media.Available)
+		// What is under way, or asked for again, is not forwarded either (R13).
+		t.up.SetMuted(info.Muted)
 	}
 	r.offerTrack(t)
 }
@@ -127,11 +129,15 @@ func (r *Room) offerTrack(t *track) {
 }
 
 func (r *Room) offerTo(t *track, p *Participant) {
-	if p.info.Sid == t.ownerSID || !p.wants(t) {
+	if !p.wants(t) {
 		return
 	}
+	p.subscribe(r.subscription(t, p))
+}
+
+func (r *Room) subscription(t *track, p *Participant) subscription {
 	r.ensureUp(t)
-	p.subscribe(subscription{up: t.up, id: t.id, stream: p.streamID(t)})
+	return subscription{up: t.up, id: t.id, stream: p.streamID(t)}
 }
 
 // ensureUp makes the UpTrack of a track elsewhere once somebody here wants it.
@@ -141,6 +147,7 @@ func (r *Room) ensureUp(t *track) {
 	}
 	t.up = sfu.NewUpTrack(sfu.UpTrackConfig{ID: t.id, Kind: t.kind(), Codec: t.media.Codec, Relayed: true})
 	t.up.SetAvailable(t.media.Available)
+	t.up.SetMuted(t.info.Muted)
 	t.watchRemote()
 }
 
@@ -157,18 +164,17 @@ func (r *Room) dropTrack(id sfu.TrackID) {
 	if r.recorder != nil {
 		r.recorder.drop(id)
 	}
-	for name := range t.serving {
-		t.stopServing(name, "track ended")
-	}
-	if t.link != nil {
+	t.stopAll("track ended")
+	if t.link != nil || t.asked != 0 {
 		r.sendTo(t.node, KindSubscribe, encode(Subscribe{Track: id}))
 		t.unbind()
 	}
 }
 
-func (r *Room) dropTracksOf(sid string) {
+// dropTracksOf ends the tracks of a participant as its own node states it.
+func (r *Room) dropTracksOf(node residency.NodeName, sid string) {
 	for id, t := range r.tracks {
-		if t.ownerSID == sid {
+		if t.node == node && t.ownerSID == sid {
 			r.dropTrack(id)
 		}
 	}
@@ -238,13 +244,19 @@ func (r *Room) tellLayers(t *track) {
 // doSubscribe serves a track to another node, or ends that.
 func (r *Room) doSubscribe(from residency.NodeName, s Subscribe) {
 	t := r.tracks[s.Track]
-	if t == nil || t.node != r.deps.Self.Name || t.up == nil {
+	ours := t != nil && t.node == r.deps.Self.Name && t.up != nil
+	switch {
+	case s.Layers == 0 && ours:
+		t.stopServing(from, "not wanted")
+		return
+	case s.Layers == 0:
+		return
+	case !ours || r.remotes[from] == nil:
 		r.sendTo(from, KindTrackClosed, encode(TrackClosed{Track: s.Track, Reason: "no such track here"}))
 		return
 	}
-	if s.Layers == 0 {
-		t.stopServing(from, "not wanted")
-		return
+	if o := t.serving[from]; o != nil && o.track.Revoked() != "" {
+		t.stopServing(from, "starts over")
 	}
 	if o := t.serving[from]; o != nil {
 		o.layers.Store(uint32(s.Layers))
@@ -253,7 +265,6 @@ func (r *Room) doSubscribe(from residency.NodeName, s Subscribe) {
 		return
 	}
 	if err := r.serve(t, from, s.Layers); err != nil {
-		r.log.Warn("track is not sent to a node", "track", t.id, "node", from, "error", err)
 		r.sendTo(from, KindTrackClosed, encode(TrackClosed{Track: s.Track, Reason: err.Error()}))
 	}
 }
@@ -263,6 +274,7 @@ func (r *Room) doSubscribe(from residency.NodeName, s Subscribe) {
 func (r *Room) serve(t *track, to residency.NodeName, layers sfu.LayerSet) error {
 	permit, verdict := r.permit(to, residency.ClassMedia)
 	if !verdict.Allow {
+		r.noteRefusal(to, verdict)
 		return refusal(verdict)
 	}
 	link := r.deps.Link(to)
@@ -279,6 +291,13 @@ func (r *Room) serve(t *track, to residency.NodeName, layers sfu.LayerSet) error
 	r.sendTo(to, KindTrackOpen, encode(TrackOpen{Track: t.id, Alias: out.Alias(), Available: t.up.Available()}))
 	t.up.AddSink(o)
 	return nil
+}
+
+// stopAll ends the flow of a track to every node.
+func (t *track) stopAll(reason string) {
+	for name := range t.serving {
+		t.stopServing(name, reason)
+	}
 }
 
 // stopServing ends the flow of a track to a node at once, queued packets included.
@@ -298,6 +317,7 @@ func (t *track) stopServing(to residency.NodeName, reason string) {
 func (r *Room) doTrackOpen(from residency.NodeName, m TrackOpen) {
 	t := r.tracks[m.Track]
 	if t == nil || t.node != from || t.up == nil {
+		r.sendTo(from, KindSubscribe, encode(Subscribe{Track: m.Track})) // not wanted any more
 		return
 	}
 	if _, v := r.permit(from, residency.ClassMedia); !v.Allow {
@@ -312,7 +332,9 @@ func (r *Room) doTrackOpen(from residency.NodeName, m TrackOpen) {
 	if t.link == link && t.alias == m.Alias {
 		return
 	}
-	t.unbind()
+	if t.link != nil {
+		t.link.Unbind(t.alias)
+	}
 	link.Bind(m.Alias, incoming{t.up})
 	t.link, t.alias = link, m.Alias
 	r.askKeyframes(t)
@@ -321,10 +343,9 @@ func (r *Room) doTrackOpen(from residency.NodeName, m TrackOpen) {
 // unbind stops listening for the track's packets; it will be asked for again
 // while somebody wants it.
 func (t *track) unbind() {
-	if t.link == nil {
-		return
+	if t.link != nil {
+		t.link.Unbind(t.alias)
 	}
-	t.link.Unbind(t.alias)
 	t.link, t.alias, t.asked = nil, 0, 0
 }
 
@@ -337,7 +358,7 @@ func (r *Room) doTrackClosed(from residency.NodeName, m TrackClosed) {
 	if t.up != nil {
 		t.asked, t.askedAt = t.up.Wanted(), r.deps.Now() // ask again, but not at once
 	}
-	r.log.Warn("track does not come", "track", m.Track, "node", from, "reason", m.Reason)
+	r.log.Debug("track does not come", "track", t.id, "node", from)
 }
 
 func (r *Room) doKeyframe(from residency.NodeName, k Keyframe) {
