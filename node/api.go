@@ -313,7 +313,7 @@ func (n *Node) startRecording(r *http.Request, rec room.Record) (*recordingJSON,
 	if err != nil {
 		return nil, err
 	}
-	reply, err := n.command(r.Context(), at, rec, command{Op: opRecord, Room: rec.Name})
+	reply, err := n.command(r.Context(), at, rec, command{Op: opRecord, Room: rec.Name, Policy: rec.Policy})
 	if err != nil {
 		return nil, err
 	}

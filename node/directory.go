@@ -34,30 +34,43 @@ type resolveRequest struct {
 type resolveReply struct {
 	Found  bool        `json:"found"`
 	Record room.Record `json:"record"`
+	// Participants of a live room, so that one that is full refuses at the door.
+	Participants int `json:"participants,omitempty"`
 }
 
 // resolve finds the record of a room, and creates the room where asked to.
 // Every origin is asked before a room counts as new, because the policy of an
 // existing room binds: an origin that cannot be asked is a refusal.
 func (n *Node) resolve(ctx context.Context, q resolveRequest) (room.Record, error) {
+	r, err := n.lookup(ctx, q)
+	return r.Record, err
+}
+
+// lookup is resolve with what else is known of the room.
+func (n *Node) lookup(ctx context.Context, q resolveRequest) (resolveReply, error) {
 	if err := control.ValidRoomName(q.Spec.Name); err != nil {
-		return room.Record{}, &Refusal{Code: CodeInvalid, Message: err.Error()}
+		return resolveReply{}, &Refusal{Code: CodeInvalid, Message: err.Error()}
 	}
 	if _, err := n.gate().Bundle().Policy(q.Spec.Policy); err != nil {
-		return room.Record{}, &Refusal{Code: CodeInvalid, Message: err.Error()}
+		return resolveReply{}, &Refusal{Code: CodeInvalid, Message: err.Error()}
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	rec, found, err := n.find(ctx, q)
+	r, err := n.find(ctx, q)
 	switch {
 	case err != nil:
-		return room.Record{}, err
-	case found:
-		return rec, q.agrees(rec)
+		return resolveReply{}, err
+	case r.Found:
+		return r, q.agrees(r.Record)
 	case !q.Create:
-		return room.Record{}, &Refusal{Code: CodeNotFound, Message: fmt.Sprintf("room %q does not exist", q.Spec.Name)}
+		return resolveReply{}, notFound(q.Spec.Name)
 	}
-	return n.found(ctx, q)
+	rec, err := n.found(ctx, q)
+	if err != nil {
+		return resolveReply{}, err
+	}
+	// Another was faster and asked for another policy.
+	return resolveReply{Found: true, Record: rec}, q.agrees(rec)
 }
 
 // agrees refuses a room whose policy is another than the one asked for: a
@@ -72,9 +85,9 @@ func (q resolveRequest) agrees(rec room.Record) error {
 }
 
 // find looks for an existing room: here, then on every origin.
-func (n *Node) find(ctx context.Context, q resolveRequest) (room.Record, bool, error) {
+func (n *Node) find(ctx context.Context, q resolveRequest) (resolveReply, error) {
 	if rec, ok, err := n.known(ctx, q.Spec.Name); ok || err != nil {
-		return rec, ok, err
+		return resolveReply{Found: ok, Record: rec, Participants: n.participants(q.Spec.Name)}, err
 	}
 	look := q
 	look.Create = false
@@ -84,13 +97,21 @@ func (n *Node) find(ctx context.Context, q resolveRequest) (room.Record, bool, e
 		}
 		reply, err := n.askOrigin(ctx, c.Node, look)
 		if err != nil {
-			return room.Record{}, false, err
+			return resolveReply{}, err
 		}
 		if reply.Found {
-			return reply.Record, true, nil
+			return reply, nil
 		}
 	}
-	return room.Record{}, false, nil
+	return resolveReply{}, nil
+}
+
+// participants is how many are in a room, as far as this node knows.
+func (n *Node) participants(name string) int {
+	if r := n.rooms.get(name); r != nil {
+		return len(r.Snapshot().Participants)
+	}
+	return 0
 }
 
 // known is what this node itself has of a room.
@@ -130,13 +151,17 @@ func (n *Node) found(ctx context.Context, q resolveRequest) (room.Record, error)
 // create writes a new room's record on its home. One creation at a time, so
 // that two first attendees meet in one room.
 func (n *Node) create(spec room.Record, policy string) (room.Record, error) {
+	if err := control.ValidMetadata(spec.Metadata); err != nil {
+		return room.Record{}, &Refusal{Code: CodeInvalid, Message: err.Error()}
+	}
 	n.creating.Lock()
 	defer n.creating.Unlock()
-	if rec, ok, err := n.known(context.Background(), spec.Name); ok || err != nil {
+	if rec, ok, err := n.known(n.ctx, spec.Name); ok || err != nil {
 		return rec, err
 	}
 	rec := spec.WithDefaults()
-	rec.Policy, rec.SID, rec.CreatedMS, rec.Recording = policy, room.NewID("RM_"), n.now().UnixMilli(), nil
+	rec.Policy, rec.SID, rec.CreatedMS = policy, room.NewID("RM_"), n.now().UnixMilli()
+	rec.Recording, rec.RecordingProblem = nil, ""
 	if n.store != nil {
 		if err := n.store.save(rec); err != nil {
 			return room.Record{}, fmt.Errorf("create room: %w", err)
@@ -204,12 +229,16 @@ func (n *Node) doResolve(ctx context.Context, from residency.NodeName, body []by
 		return nil, residency.Permit{}, refused(v)
 	}
 	if !found && q.Create {
+		if n.home(q.Spec.Name, policy) != n.cfg.Self.Name {
+			return nil, residency.Permit{}, &Refusal{Code: CodeUnavailable, Hint: "try again in a moment",
+				Message: fmt.Sprintf("nodes %s and %s do not agree which of them is home of the room", from, n.cfg.Self.Name)}
+		}
 		if rec, err = n.create(q.Spec, n.policyName(policy)); err != nil {
 			return nil, residency.Permit{}, err
 		}
 		found = true
 	}
-	b, err := json.Marshal(resolveReply{Found: found, Record: rec})
+	b, err := json.Marshal(resolveReply{Found: found, Record: rec, Participants: n.participants(q.Spec.Name)})
 	return b, permit, err
 }
 

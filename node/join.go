@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 
 	"github.com/livekit/protocol/livekit"
 
@@ -23,9 +24,20 @@ func (n *Node) serveRTC(w http.ResponseWriter, r *http.Request) {
 		signal.WriteRefusal(w, err)
 		return
 	}
+	if !n.sessions.begin() {
+		signal.WriteRefusal(w, toSignal(errShutdown))
+		return
+	}
+	defer n.sessions.end()
+	if join.Reconnect {
+		if conn, err := signal.Accept(w, r, signal.Options{}); err == nil {
+			conn.Close(anew(conn))
+		}
+		return
+	}
 	rm, att, err := n.admit(r.Context(), r, join)
 	if err != nil {
-		n.log.Info("attendee is refused", "reason", asRefusal(err).Rule, "error", asRefusal(err).Code)
+		n.log.Info("attendee is refused", "rule", asRefusal(err).Rule, "code", asRefusal(err).Code)
 		signal.WriteRefusal(w, toSignal(err))
 		return
 	}
@@ -33,16 +45,12 @@ func (n *Node) serveRTC(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return // Accept has answered
 	}
-	n.sessions.Add(1)
-	defer n.sessions.Done()
-	if join.Reconnect {
-		conn.Close(anew(conn))
-		return
-	}
 	n.attendees.Add(1)
 	defer n.attendees.Add(-1)
-	conn.Close(n.serve(rm, conn, join, att))
+	conn.Close(n.serve(rm, r, conn, join, att))
 }
+
+var errShutdown = &Refusal{Code: CodeUnavailable, Message: "this node is shutting down", Hint: "join again, another node takes over"}
 
 // anew tells a client that wants its old session back to join afresh: sessions
 // end with their connection, and every node takes a new one.
@@ -52,17 +60,18 @@ func anew(conn *signal.Conn) string {
 	return "session is unknown: join again"
 }
 
-// serve runs the attendee in the room. A room that ends at the very moment of
-// joining is made anew once.
-func (n *Node) serve(rm *room.Room, conn *signal.Conn, join signal.Join, att room.Attendee) string {
+// serve runs the attendee in the room. When the room ends at the very moment of
+// joining, all is asked once more: it may have been deleted.
+func (n *Node) serve(rm *room.Room, r *http.Request, conn *signal.Conn, join signal.Join, att room.Attendee) string {
 	defer n.endTURN(rm.Name(), att.Sid)
 	err := rm.Serve(n.ctx, conn, join, att)
 	if errors.Is(err, room.ErrClosed) {
-		if again, e := n.rooms.ensure(rm.Snapshot().Record); e == nil {
+		var again *room.Room
+		if again, _, err = n.admit(n.ctx, r, join); err == nil {
 			err = again.Serve(n.ctx, conn, join, att)
 		}
 	}
-	n.log.Info("attendee's connection ended", "participant", att.Sid, "reason", err)
+	n.log.Info("attendee's connection ended", "participant", att.Sid, "reason", room.Ending(err))
 	if err == nil {
 		return ""
 	}
@@ -71,36 +80,52 @@ func (n *Node) serve(rm *room.Room, conn *signal.Conn, join signal.Join, att roo
 
 // admit decides whether an attendee may join through this node, and prepares the room.
 func (n *Node) admit(ctx context.Context, r *http.Request, join signal.Join) (*room.Room, room.Attendee, error) {
-	rec, outside, err := n.mayJoin(ctx, r, join)
+	rec, country, err := n.mayJoin(ctx, r, join)
 	if err != nil {
 		return nil, room.Attendee{}, err
 	}
 	rm, err := n.rooms.ensure(rec)
-	if err != nil {
-		return nil, room.Attendee{}, &Refusal{Code: CodeUnavailable, Message: "this node is shutting down", Hint: "join again, another node takes over"}
+	if errors.Is(err, room.ErrClosed) {
+		return nil, room.Attendee{}, errShutdown
 	}
-	return rm, room.Attendee{Sid: room.NewID("PA_"), Outside: outside}, nil
+	if err != nil {
+		return nil, room.Attendee{}, &Refusal{Code: CodeUnavailable, Message: err.Error(), Hint: "join through another node"}
+	}
+	return rm, room.Attendee{Sid: room.NewID("PA_"), Country: country}, nil
 }
 
 // mayJoin finds the room and asks whether this node may serve this attendee in it.
-func (n *Node) mayJoin(ctx context.Context, r *http.Request, join signal.Join) (rec room.Record, outside bool, err error) {
+func (n *Node) mayJoin(ctx context.Context, r *http.Request, join signal.Join) (room.Record, residency.Country, error) {
 	att, err := n.attendee(geo.ClientAddr(r, n.cfg.Geo.TrustedProxies), "")
 	if err != nil {
-		return rec, false, err
+		return room.Record{}, "", err
 	}
 	country := n.whereabouts(att)
-	rec, err = n.resolve(ctx, resolveRequest{
+	found, err := n.lookup(ctx, resolveRequest{
 		Spec: room.Record{Name: join.Room, Policy: join.Token.RoomPreset}, Create: true, Country: country})
 	if err != nil {
-		return rec, false, n.elsewhere(join.Room, att, err)
+		return room.Record{}, "", n.elsewhere(join.Room, att, err)
 	}
+	rec := found.Record
 	placement := n.place(rec.Name, rec.Policy, att)
-	for _, c := range placement.Ranked {
-		if c.Node == n.cfg.Self.Name && c.Allowed {
-			return rec, n.outside(rec.Policy, country), nil
-		}
+	if !slices.ContainsFunc(placement.Ranked, func(c router.Ranked) bool { return c.Node == n.cfg.Self.Name && c.Allowed }) {
+		return rec, "", n.notHere(placement, rec.Policy)
 	}
-	return rec, false, n.notHere(placement, rec.Policy)
+	if rec.MaxParticipants > 0 && found.Participants >= int(rec.MaxParticipants) && !n.replaces(join) {
+		return rec, "", &Refusal{Code: CodeForbidden, Rule: "full", Message: fmt.Sprintf("%v: %d participants at most", room.ErrFull, rec.MaxParticipants)}
+	}
+	return rec, country, nil
+}
+
+// replaces reports whether the attendee is in the room already and takes the
+// place of its own earlier connection.
+func (n *Node) replaces(join signal.Join) bool {
+	r := n.rooms.get(join.Room)
+	if r == nil {
+		return false
+	}
+	_, there := r.Snapshot().Where[join.Identity]
+	return there
 }
 
 // elsewhere adds to a residency refusal the node that would do.

@@ -167,7 +167,7 @@ func (h links) LinkDown(l *relay.Link, _ error) {
 func (h links) Message(l *relay.Link, kind relay.Kind, name string, class residency.Class, body []byte) {
 	r := h.n.rooms.get(name)
 	if r == nil && kind == room.KindHello {
-		r = h.n.revive(name, body)
+		r = h.n.revive(l, name, body)
 	}
 	if r == nil {
 		h.n.log.Debug("message for a room that does not live here", "peer", l.Peer().Name, "kind", int(kind))
@@ -177,12 +177,24 @@ func (h links) Message(l *relay.Link, kind relay.Kind, name string, class reside
 }
 
 // revive starts a room on its home when one of its nodes says hello: after a
-// restart, or when this node has just become the home.
-func (n *Node) revive(name string, body []byte) *room.Room {
-	rec, present, err := room.HelloRecord(body)
-	if err != nil || rec.Name != name || !present || n.home(name, rec.Policy) != n.cfg.Self.Name {
+// restart, or when this node has just become the home. Only a node that may be
+// in such a room is listened to.
+func (n *Node) revive(l *relay.Link, name string, body []byte) *room.Room {
+	rec, p, err := room.ReadHello(body)
+	from := l.Peer().Name
+	if err != nil || rec.Name != name || !p.Present() || n.home(name, rec.Policy) != n.cfg.Self.Name {
 		return nil
 	}
+	permit, v := n.permit(name, rec.Policy, residency.ClassSignalling, from, p.Outside && p.Participants > 0)
+	if !v.Allow {
+		return nil
+	}
+	if n.deleted.has(rec.SID) {
+		l.Send(permit, room.KindRoster, room.Over(n.cfg.Self.Name, rec)) //nolint:errcheck // it says hello again
+		return nil
+	}
+	n.creating.Lock()
+	defer n.creating.Unlock()
 	if own, ok, err := n.known(n.ctx, name); err == nil && ok {
 		rec = own // what this node wrote itself outranks what it is told
 	}
@@ -217,7 +229,8 @@ type command struct {
 	Op       string `json:"op"` // see doCommand
 	Room     string `json:"room"`
 	Identity string `json:"identity,omitempty"`
-	Policy   string `json:"policy,omitempty"` // of opRooms
+	Policy   string `json:"policy,omitempty"` // of opRooms and opRecord
+	Passed   bool   `json:"passed,omitempty"` // passed on by the home already
 }
 
 // The operations of commands.
@@ -246,6 +259,10 @@ func (n *Node) doCommand(ctx context.Context, from residency.NodeName, body []by
 		return b, permit, err
 	}
 	rec, ok, err := n.known(ctx, c.Room)
+	if !ok && err == nil && c.Op == opRecord { // an origin that has not met the room yet
+		rec, err = n.resolve(ctx, resolveRequest{Spec: room.Record{Name: c.Room, Policy: c.Policy}})
+		ok = err == nil
+	}
 	if err != nil {
 		return nil, residency.Permit{}, err
 	}
@@ -256,7 +273,7 @@ func (n *Node) doCommand(ctx context.Context, from residency.NodeName, body []by
 	if !v.Allow {
 		return nil, residency.Permit{}, refused(v)
 	}
-	reply, err := n.obey(ctx, c)
+	reply, err := n.obey(ctx, rec, c)
 	if err != nil {
 		return nil, residency.Permit{}, err
 	}

@@ -53,8 +53,9 @@ type Node struct {
 
 	bundleGate atomic.Pointer[residency.Gate]
 	attendees  atomic.Int64
-	sessions   sync.WaitGroup // attendees' signalling handlers
-	creating   sync.Mutex     // guards the creation of room records
+	sessions   sessions   // attendees' signalling handlers
+	creating   sync.Mutex // held while room records are made and deleted
+	deleted    graveyard
 	ctx        context.Context
 	stop       context.CancelFunc
 }
@@ -198,7 +199,7 @@ func (n *Node) Run(ctx context.Context) error {
 	<-n.ctx.Done()
 	n.log.Info("node is going down")
 	n.rooms.close()
-	n.sessions.Wait()
+	n.sessions.close()
 	stopParts()
 	wg.Wait()
 	close(errs)

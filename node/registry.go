@@ -2,12 +2,16 @@ package node
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"sync"
 
 	"github.com/domicile/domicile/node/room"
 )
+
+// maxRooms bounds the rooms of a node: each has a goroutine and a clock.
+const maxRooms = 10_000
 
 // registry holds the rooms that live on this node and the goroutines that run them.
 type registry struct {
@@ -20,11 +24,15 @@ type registry struct {
 	closed bool
 }
 
-// get returns the live room of a name, nil if there is none.
+// get returns the live room of a name, nil if there is none. A room that has
+// ended and is still writing its recording is none.
 func (g *registry) get(name string) *room.Room {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.rooms[name]
+	if r := g.rooms[name]; r != nil && !r.Snapshot().Ended {
+		return r
+	}
+	return nil
 }
 
 // all returns the live rooms.
@@ -38,15 +46,14 @@ func (g *registry) all() []*room.Room {
 func (g *registry) ensure(rec room.Record) (*room.Room, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if r := g.rooms[rec.Name]; r != nil {
-		select {
-		case <-r.Done(): // its goroutine is about to remove it
-		default:
-			return r, nil
-		}
+	if r := g.rooms[rec.Name]; r != nil && !r.Snapshot().Ended {
+		return r, nil
 	}
 	if g.closed {
 		return nil, room.ErrClosed
+	}
+	if len(g.rooms) >= maxRooms {
+		return nil, fmt.Errorf("this node has %d rooms and takes no more", len(g.rooms))
 	}
 	r := room.New(rec, g.deps())
 	g.rooms[rec.Name] = r

@@ -206,7 +206,7 @@ func (n *Node) command(ctx context.Context, to residency.NodeName, rec room.Reco
 		return reply{}, &Refusal{Code: CodeUnavailable, Message: fmt.Sprintf("no node is home of room %q now", rec.Name)}
 	}
 	if to == n.cfg.Self.Name {
-		return n.obey(ctx, c)
+		return n.obey(ctx, rec, c)
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
@@ -220,16 +220,16 @@ func (n *Node) command(ctx context.Context, to residency.NodeName, rec room.Reco
 }
 
 // obey carries a command out on this node.
-func (n *Node) obey(ctx context.Context, c command) (reply, error) {
+func (n *Node) obey(ctx context.Context, rec room.Record, c command) (reply, error) {
 	switch c.Op {
 	case opDelete:
-		return reply{}, n.deleteRoom(c.Room)
+		return reply{}, n.deleteRoom(ctx, rec)
 	case opParticipants:
 		return n.participantsOf(c.Room)
 	case opRemove:
 		return reply{}, n.remove(ctx, c)
 	case opRecord:
-		return n.record(ctx, c.Room)
+		return n.record(ctx, rec)
 	case opStopRecord:
 		r := n.rooms.get(c.Room)
 		if r == nil {
@@ -240,14 +240,23 @@ func (n *Node) obey(ctx context.Context, c command) (reply, error) {
 	return reply{}, &Refusal{Code: CodeInvalid, Message: fmt.Sprintf("command %q is unknown to this version", c.Op)}
 }
 
-func (n *Node) deleteRoom(name string) error {
-	if n.store != nil {
-		if err := n.store.forget(name); err != nil {
-			return fmt.Errorf("delete room: %w", err)
+// deleteRoom ends a room and forgets it. A node that does not hear of it is told
+// when it says hello.
+func (n *Node) deleteRoom(ctx context.Context, rec room.Record) error {
+	n.creating.Lock()
+	defer n.creating.Unlock()
+	if r := n.rooms.get(rec.Name); r != nil {
+		rec = r.Snapshot().Record
+		if err := r.Delete(ctx); err != nil {
+			return &Refusal{Code: CodeUnavailable, Message: err.Error(), Hint: "try again in a moment"}
 		}
 	}
-	if r := n.rooms.get(name); r != nil {
-		r.Delete()
+	n.deleted.add(rec.SID)
+	if n.store == nil {
+		return nil
+	}
+	if err := n.store.forget(rec.Name); err != nil {
+		return fmt.Errorf("delete room: %w", err)
 	}
 	return nil
 }
@@ -279,22 +288,16 @@ func (n *Node) remove(ctx context.Context, c command) error {
 		return err
 	}
 	at, ok := r.Snapshot().Where[c.Identity]
-	if !ok || at == n.cfg.Self.Name {
+	if !ok || at == n.cfg.Self.Name || c.Passed {
 		return absent
 	}
+	c.Passed = true
 	_, err := n.command(ctx, at, r.Snapshot().Record, c)
 	return err
 }
 
 // record starts recording a room on this origin.
-func (n *Node) record(ctx context.Context, name string) (reply, error) {
-	rec, ok, err := n.known(ctx, name)
-	if err != nil {
-		return reply{}, err
-	}
-	if !ok {
-		return reply{}, notFound(name)
-	}
+func (n *Node) record(ctx context.Context, rec room.Record) (reply, error) {
 	r, err := n.rooms.ensure(rec)
 	if err != nil {
 		return reply{}, &Refusal{Code: CodeUnavailable, Message: "this node is shutting down"}

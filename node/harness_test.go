@@ -1,0 +1,278 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/domicile/domicile/control"
+	"github.com/domicile/domicile/residency"
+	"github.com/domicile/domicile/residency/identity"
+	"github.com/domicile/domicile/router"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// patience bounds every wait of these tests; nothing waits for it to pass.
+const patience = 20 * time.Second
+
+var testKeys = control.Keys{"devkey": "secret-of-at-least-thirty-two-bytes"}
+
+// eventually polls until ok. What it is used for has no event to wait for.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	within(t, patience, what, ok)
+}
+
+func within(t *testing.T, limit time.Duration, what string, ok func() bool) {
+	t.Helper()
+	poll := time.NewTicker(5 * time.Millisecond)
+	defer poll.Stop()
+	end := time.NewTimer(limit)
+	defer end.Stop()
+	for !ok() {
+		select {
+		case <-poll.C:
+		case <-end.C:
+			t.Fatalf("%s: not within %s", what, limit)
+		}
+	}
+}
+
+// never fails when bad happens while something else, which takes a while, is awaited.
+func never(t *testing.T, what string, bad func() bool, during <-chan struct{}) {
+	t.Helper()
+	poll := time.NewTicker(5 * time.Millisecond)
+	defer poll.Stop()
+	for {
+		if bad() {
+			t.Fatal(what)
+		}
+		select {
+		case <-poll.C:
+		case <-during:
+			return
+		}
+	}
+}
+
+func zones(z residency.Zone) map[residency.Class]residency.Zone {
+	m := map[residency.Class]residency.Zone{}
+	for _, c := range residency.Classes() {
+		m[c] = z
+	}
+	return m
+}
+
+// testBundle has the two policies of the first requirements and one that asks
+// for consent. The default is the wider one, so that a lost binding shows.
+func testBundle(epoch residency.Epoch) *residency.Bundle {
+	members, _ := residency.NamedZone("EEA")
+	eea := residency.Zone{Name: "EEA", Countries: members}
+	global := zones(residency.Zone{Name: "stored", Countries: []residency.Country{"DE", "FR", "PL"}})
+	for _, c := range []residency.Class{residency.ClassMedia, residency.ClassSignalling, residency.ClassChat} {
+		global[c] = eea
+	}
+	recorded := residency.RecordingRule{Allowed: true, Notice: true}
+	return &residency.Bundle{Epoch: epoch, Default: "global", Policies: map[string]*residency.Policy{
+		"global":     {Name: "global", Title: "Global", Zones: global, EdgeOutside: true, Recording: recorded},
+		"eea-only":   {Name: "eea-only", Title: "EEA", Zones: zones(eea), Recording: recorded},
+		"consent":    {Name: "consent", Zones: zones(eea), Recording: residency.RecordingRule{Allowed: true, Consent: true}},
+		"unrecorded": {Name: "unrecorded", Zones: zones(eea)},
+	}}
+}
+
+// testMesh is a mesh of nodes in this process, on loopback.
+type testMesh struct {
+	t      *testing.T
+	ca     *identity.CA
+	bundle *residency.Bundle
+	join   []string
+	nodes  map[residency.NodeName]*testNode
+}
+
+type testNode struct {
+	*Node
+	cfg  Config
+	addr netip.AddrPort // HTTP and WebSocket
+	log  *logBuffer
+	stop func()
+}
+
+// logBuffer keeps what a node logs, to look for what must not be there.
+type logBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func newMesh(t *testing.T, b *residency.Bundle, places ...string) *testMesh {
+	t.Helper()
+	ca, err := identity.CreateCA(t.TempDir(), "test CA", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &testMesh{t: t, ca: ca, bundle: b, nodes: map[residency.NodeName]*testNode{}}
+	for _, p := range places {
+		m.start(m.config(p))
+	}
+	m.converge()
+	return m
+}
+
+// freePort finds a port that is free for UDP and TCP.
+func freePort(t *testing.T) netip.AddrPort {
+	t.Helper()
+	for range 100 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		addr := netip.MustParseAddrPort(l.Addr().String())
+		c, err := net.ListenPacket("udp", addr.String())
+		l.Close()
+		if err == nil {
+			c.Close()
+			return addr
+		}
+	}
+	t.Fatal("no free port")
+	return netip.AddrPort{}
+}
+
+// config makes a node's configuration from a place such as "fra DE origin".
+func (m *testMesh) config(place string) Config {
+	m.t.Helper()
+	f := strings.Fields(place)
+	self := residency.Node{Name: residency.NodeName(f[0]), Country: residency.Country(f[1]), Operator: "Example GmbH",
+		OperatorCountry: "DE", Parent: "Example GmbH", ParentCountry: "DE", Roles: []residency.Role{residency.RoleEdge}}
+	if slices.Contains(f[2:], "origin") {
+		self.Roles = []residency.Role{residency.RoleOrigin, residency.RoleEdge}
+	}
+	key, err := identity.GenerateKey()
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	now := time.Now()
+	der, err := m.ca.Issue(key.Public(), self, identity.SANs{IPs: []netip.Addr{netip.MustParseAddr("127.0.0.1")}}, now.Add(-time.Hour), now.Add(time.Hour))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	_, self, err = identity.Verify(der, m.ca.Pool(), now)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	any := netip.MustParseAddrPort("127.0.0.1:0")
+	gossip := freePort(m.t)
+	cfg := Config{
+		Self: self, Bundle: m.bundle, Certificate: tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, Roots: m.ca.Pool(),
+		Mesh:      Mesh{Join: slices.Clone(m.join), Keys: [][]byte{bytes.Repeat([]byte{7}, 32)}},
+		Listen:    Listen{HTTP: any, Media: any, Relay: any, Gossip: gossip},
+		PublicURL: "https://" + f[0] + ".example", City: f[0], Keys: testKeys,
+		Geo: Geo{Unknown: router.FallbackLocal, AcceptClaimed: true}, Page: Page{Guests: true, GuestsMayRecord: true},
+		DataDir: filepath.Join(m.t.TempDir(), f[0]), Version: "test",
+	}
+	m.join = append(m.join, gossip.String())
+	return cfg
+}
+
+func (m *testMesh) start(cfg Config) *testNode {
+	m.t.Helper()
+	tn := &testNode{cfg: cfg, log: &logBuffer{}}
+	ready := make(chan struct{})
+	cfg.Log = slog.New(slog.NewTextHandler(tn.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	cfg.Ready = func(a Addresses) { tn.addr = a.HTTP; close(ready) }
+	n, err := New(cfg)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	tn.Node = n
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- n.Run(ctx) }()
+	tn.stop = sync.OnceFunc(func() {
+		cancel()
+		select {
+		case err := <-done:
+			if err != nil {
+				m.t.Errorf("node %s: %v", cfg.Self.Name, err)
+			}
+		case <-time.After(patience):
+			m.t.Errorf("node %s does not stop", cfg.Self.Name)
+		}
+	})
+	m.t.Cleanup(func() {
+		tn.stop()
+		if m.t.Failed() && testing.Verbose() {
+			m.t.Logf("log of %s:\n%s", cfg.Self.Name, tn.log)
+		}
+	})
+	select {
+	case <-ready:
+	case err := <-done:
+		m.t.Fatalf("node %s ended: %v", cfg.Self.Name, err)
+	}
+	m.nodes[cfg.Self.Name] = tn
+	return tn
+}
+
+// halt stops a node and takes it out of the mesh.
+func (m *testMesh) halt(name residency.NodeName) {
+	m.nodes[name].stop()
+	delete(m.nodes, name)
+}
+
+// converge waits until every node has a link to every other and agrees with it
+// on the epoch.
+func (m *testMesh) converge() {
+	m.t.Helper()
+	for _, n := range m.nodes {
+		for _, o := range m.nodes {
+			eventually(m.t, fmt.Sprintf("%s meets %s", n.cfg.Self.Name, o.cfg.Self.Name), func() bool {
+				_, epoch, ok := n.peer(o.cfg.Self.Name)
+				return ok && epoch == o.gate().Epoch() && (n == o || n.link(o.cfg.Self.Name) != nil)
+			})
+		}
+	}
+}
+
+func (m *testMesh) node(name residency.NodeName) *testNode { return m.nodes[name] }
+
+// adopt puts a bundle in force on every node.
+func (m *testMesh) adopt(b *residency.Bundle) {
+	m.bundle = b
+	for _, n := range m.nodes {
+		n.setBundle(b)
+	}
+}
+
+// media counts the media packets that left a node for another.
+func (n *testNode) media(to residency.NodeName) uint64 {
+	if l := n.link(to); l != nil {
+		return l.Stats().TxPackets
+	}
+	return 0
+}

@@ -1,0 +1,68 @@
+package node
+
+import "sync"
+
+// sessions counts the attendees' connections that are being served.
+type sessions struct {
+	mu     sync.Mutex
+	closed bool
+	wg     sync.WaitGroup
+}
+
+// begin reports whether one more may be served; end must follow if so.
+func (s *sessions) begin() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	s.wg.Add(1)
+	return true
+}
+
+func (s *sessions) end() { s.wg.Done() }
+
+// close lets no further one begin and waits for the others.
+func (s *sessions) close() {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.wg.Wait()
+}
+
+// maxGraves bounds what a node remembers of deleted rooms: those that a node
+// which was cut off may still take to be alive.
+const maxGraves = 4096
+
+// graveyard remembers the last deleted rooms by their sid.
+type graveyard struct {
+	mu   sync.Mutex
+	sids map[string]bool
+	ring []string
+	next int
+}
+
+func (g *graveyard) add(sid string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.sids == nil {
+		g.sids = map[string]bool{}
+	}
+	if g.sids[sid] {
+		return
+	}
+	g.sids[sid] = true
+	if len(g.ring) < maxGraves {
+		g.ring = append(g.ring, sid)
+		return
+	}
+	delete(g.sids, g.ring[g.next])
+	g.ring[g.next] = sid
+	g.next = (g.next + 1) % maxGraves
+}
+
+func (g *graveyard) has(sid string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.sids[sid]
+}
