@@ -70,7 +70,7 @@ func loadNode(path string) (node.Config, error) {
 		Geo: node.Geo{Database: y.Geo.Database, Unknown: router.Fallback(y.Geo.Unknown),
 			TrustedProxies: y.Geo.TrustedProxies, AcceptClaimed: y.Geo.AcceptClaimedAddress},
 		Page:    node.Page{Guests: y.Page.Guests, GuestsMayRecord: y.Page.GuestsMayRecord},
-		DataDir: y.DataDir, MinFree: int64(y.Recordings.MinFreeMB) << 20,
+		DataDir: y.DataDir, MinFree: int64(y.Recordings.MinFreeMB) * 1_000_000,
 		Log: logger(y.Log), Now: time.Now, Version: version,
 	}
 	if y.Public.MediaAddress.IsValid() {

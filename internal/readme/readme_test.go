@@ -107,7 +107,7 @@ func recordSomething(t *testing.T, data string) vault.ID {
 		t.Fatal(err)
 	}
 	opus := sfu.Codec{MimeType: "audio/opus", ClockRate: 48000, Channels: 2}
-	w, err := rec.Track(vault.TrackMeta{TrackID: "TR_microphone", Participant: "hanna", Name: "Hanna Weber",
+	w, err := rec.Track(vault.TrackMeta{TrackID: "TR_microphone", Participant: "attendee", Name: "An attendee",
 		Source: "microphone", Kind: "audio", MimeType: opus.MimeType, ClockRate: opus.ClockRate, Channels: opus.Channels})
 	if err != nil {
 		t.Fatal(err)

@@ -21,8 +21,6 @@ import { parseArgs } from 'node:util'
 import { chromium } from 'playwright-core'
 import { args, executablePath } from './chromium.mjs'
 
-const names = ['Hanna Weber', 'Piotr Zając', 'Maya Chen', 'Jonas Lind', 'Aoife Byrne', 'Luca Rossi']
-
 const { values: options, positionals: urls } = parseArgs({
   allowPositionals: true,
   options: {
@@ -54,7 +52,7 @@ try {
   const pages = await Promise.all(urls.map(open))
   for (const page of pages) await page.waitForFunction(() => window.__domicile?.state === 'meeting', null, { timeout })
   await seesOthers(pages[0], urls.length - 1)
-  await pages[1].evaluate(() => window.__domicile.sendChat('Good morning from the other side of the mesh'))
+  await pages[1].evaluate(() => window.__domicile.sendChat('Hello from the other side of the mesh'))
   if (options.panel) await pages[0].getByRole('button', { name: options.panel }).click()
   await settled(pages[0])
   await mkdir(dirname(options.out), { recursive: true })
@@ -77,7 +75,7 @@ async function open(url, i) {
   await context.addInitScript(paintCamera, i)
   const page = await context.newPage()
   const target = new URL(url)
-  const query = { room: options.room, name: names[i % names.length], autojoin: '1' }
+  const query = { room: options.room, name: `Attendee ${i + 1}`, autojoin: '1' }
   for (const [key, value] of Object.entries(query)) if (!target.searchParams.has(key)) target.searchParams.set(key, value)
   await page.goto(target.href)
   return page
