@@ -90,9 +90,9 @@ type Config struct {
 	// RequestTimeout bounds a request whose context has no earlier deadline,
 	// and the reading of a request at the other end; default 10 s.
 	RequestTimeout time.Duration
-	// FrameDeadline is the age at which a video frame that has not left is
-	// given up; default 500 ms. Longer survives worse congestion and shows
-	// older pictures.
+	// FrameDeadline is the age at which a video frame or an audio packet that
+	// has not left is given up; default 500 ms. Longer survives worse
+	// congestion and shows older pictures.
 	FrameDeadline time.Duration
 }
 

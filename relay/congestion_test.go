@@ -91,6 +91,58 @@ func TestFullQueueDropsItsOldest(t *testing.T) {
 	})
 }
 
+// What arrives at once after the process stood still for a second leaves whole.
+func TestBacklogOfASecondLeavesWhole(t *testing.T) {
+	simulate(t, relaytest.Path{Delay: 5 * time.Millisecond}, func(t *testing.T, mesh *relaytest.Mesh) {
+		_, _, ab, ba := mesh.Pair(t)
+		audio, video := openTrack(t, ab, false), openTrack(t, ab, true)
+		heard, seen := relaytest.NewSink(), relaytest.NewSink()
+		ba.Bind(audio.Alias(), heard)
+		ba.Bind(video.Alias(), seen)
+		for i := range uint32(50) {
+			audio.Offer(0, true, relaytest.RTP(uint16(i), i*960, true, 160))
+		}
+		for i := range uint32(330) { // at 3 Mbit/s
+			video.Offer(0, i%11 == 10, relaytest.RTP(uint16(i), i/11*3000, i%11 == 10, 1150))
+		}
+		time.Sleep(time.Second)
+		if a, v := len(heard.Packets), len(seen.Packets); a != 50 || v != 330 {
+			t.Errorf("%d of 50 audio and %d of 330 video packets arrived; drops %v", a, v, ab.Stats().Drops)
+		}
+	})
+}
+
+// Audio that waited for longer than FrameDeadline is not sent any more.
+func TestOldAudioIsGivenUp(t *testing.T) {
+	simulate(t, relaytest.Path{Delay: 5 * time.Millisecond}, func(t *testing.T, mesh *relaytest.Mesh) {
+		mesh.Configure = func(_ residency.NodeName, c *relay.Config) { c.DeadAfter = 30 * time.Second }
+		a, b, ab, ba := mesh.Pair(t)
+		track, sink := openTrack(t, ab, false), relaytest.NewSink()
+		ba.Bind(track.Alias(), sink)
+		mesh.Net.SetPath(a.Addr, b.Addr, relaytest.Path{Loss: 1})
+		const outage, all = 200, 800
+		for i := range all { // of a size of which the queue holds 58, one second
+			if i == outage {
+				mesh.Net.SetPath(a.Addr, b.Addr, relaytest.Path{})
+			}
+			track.Offer(0, true, relaytest.RTP(uint16(i), uint32(i), true, 1100))
+			time.Sleep(20 * time.Millisecond)
+		}
+		time.Sleep(time.Second)
+		drops := ab.Stats().Drops
+		if drops["deadline"] < 20 {
+			t.Errorf("drops %v, want audio of more than half a second ago given up", drops)
+		}
+		last := uint16(0)
+		for len(sink.Packets) > 0 {
+			last = (<-sink.Packets).Seq
+		}
+		if last != all-1 {
+			t.Errorf("the last packet that arrived is %d, want the newest, %d", last, all-1)
+		}
+	})
+}
+
 // Five megabits of video over a path for one: the video is thinned and stays
 // fresh, and the audio beside it is whole.
 func TestCongestionDropsOldVideoAndKeepsAudio(t *testing.T) {

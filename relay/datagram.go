@@ -94,7 +94,8 @@ func (l *Link) sendRound() error {
 	return l.sendPacked()
 }
 
-// packTrack moves a track's packets into datagrams.
+// packTrack moves a track's packets into datagrams, but for those that waited for
+// so long that nobody would play them.
 func (l *Link) packTrack(t *Track) error {
 	t.audio.take(&t.spare)
 	if t.spare.n == 0 {
@@ -105,12 +106,17 @@ func (l *Link) packTrack(t *Track) error {
 		return nil
 	}
 	d := &l.datagrams
+	now := time.Now()
 	for records := t.spare.buf[t.spare.head:]; ; {
 		record, _, rest, _ := wire.NextPacket(records)
 		if record == nil {
 			return nil
 		}
 		records = rest
+		if since, ok := t.spare.since(timestamp(record[wire.RecordOverhead:])); ok && now.Sub(since) >= l.cfg.FrameDeadline {
+			t.count.drop(DropDeadline, 1)
+			continue
+		}
 		if len(d.buf)+len(record) > int(d.limit.Load()) {
 			if err := l.sendPacked(); err != nil {
 				return err
@@ -120,6 +126,7 @@ func (l *Link) packTrack(t *Track) error {
 				t.count.drop(DropRevoked, n+1)
 				return nil
 			}
+			now = time.Now()
 		}
 		d.buf = append(d.buf, record...)
 		d.records++

@@ -17,7 +17,7 @@ const (
 	DropRevoked                     // the track was revoked while it waited, or before
 	DropClosed                      // the track or the link was closed
 	DropRefused                     // a message whose permit ended while it waited, or a reply without one
-	DropDeadline                    // the frame was too old to be of use
+	DropDeadline                    // the frame or audio packet was too old to be of use
 	DropStopped                     // the peer wants no more of the frame
 	DropStreams                     // the peer allows no more streams
 	DropOversize                    // no datagram of the path is long enough

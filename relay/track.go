@@ -11,13 +11,15 @@ import (
 	"github.com/domicile/domicile/residency"
 )
 
-// Queues of a track. Half a second of audio; of video what a key frame of a
-// large picture takes, at 5 Mbit/s 400 ms.
+// Queues of a track: two seconds of audio, or of video at 4 Mbit/s. How old media
+// may get is FrameDeadline's business. The queues have to take what arrives at
+// once after this process was kept from running, and the sockets' buffers hold
+// more than a second of media.
 const (
-	audioPackets = 25
-	audioBytes   = 16 << 10
-	videoPackets = 512
-	videoBytes   = 256 << 10
+	audioPackets = 100
+	audioBytes   = 64 << 10
+	videoPackets = 1024
+	videoBytes   = 1 << 20
 )
 
 // Track sends one media track to the peer. Offer and Report never block and may
@@ -52,7 +54,7 @@ func (l *Link) OpenTrack(p residency.Permit, video bool) (*Track, error) {
 	}
 	t := &Track{l: l, video: video, epoch: p.Verdict().Epoch, until: p.Until(), done: make(chan struct{})}
 	if !video {
-		t.audio = newQueue(audioPackets, audioBytes, 0, nil)
+		t.audio = newQueue(audioPackets, audioBytes, 0, time.Now)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
