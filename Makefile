@@ -106,10 +106,11 @@ test-e2e: web ## whole meetings: real processes, browsers and network namespaces
 	fi
 
 .PHONY: bench
-bench: build ## benchmarks, then the load generator if there is one
-	$(say) "benchmarks"
-	@go test -run '^$$' -bench . -benchmem $$(grep -rl --include='*_test.go' '^func Benchmark' control node relay residency router | xargs -n1 dirname | sort -u | sed 's|^|./|')
-	@if [ -d bench/load ]; then printf '\n== %s\n' "load"; go run ./bench/load; fi
+bench: build ## load on real nodes: the standing scenarios (RECORD=1 writes bench/results)
+	$(say) "load: each scenario on nodes of its own, then the floor (4 minutes; leave the machine alone)"
+	@go run ./bench/load --scenario all $(if $(RECORD),--record) $(BENCHFLAGS)
+	$(say) "benchmarks of single packages"
+	@go test -run '^$$' -bench . -benchmem $$(git grep -l '^func Benchmark' -- 'control/*_test.go' 'node/*_test.go' 'relay/*_test.go' 'residency/*_test.go' 'router/*_test.go' | xargs -n1 dirname | sort -u | sed 's|^|./|')
 
 .PHONY: fuzz
 fuzz: web ## fuzz every parser, FUZZTIME each (1m)

@@ -26,7 +26,7 @@ type result struct {
 	Delivered    float64 `json:"delivered"`     // share of what should have been received
 	Joined       int     `json:"joined"`
 	Failed       int     `json:"failed"`        // to join, or lost their connection
-	WithoutVideo int     `json:"without_media"` // joined and received nothing
+	WithoutMedia int     `json:"without_media"` // joined and received nothing
 
 	NodeCPU      *float64 `json:"node_cpu_us_per_packet"` // null: the nodes' processes are not known
 	NodeCores    *float64 `json:"node_cores"`

@@ -32,9 +32,10 @@ type run struct {
 	sample uint16
 	log    *slog.Logger
 
-	latency   histogram
-	first     histogram
-	measuring atomic.Bool
+	latency    histogram
+	first      histogram
+	measuring  atomic.Bool
+	publishing atomic.Bool // the first publisher has begun
 
 	mu        sync.Mutex // guards the rest while attendees join
 	attendees []attendee
@@ -45,6 +46,7 @@ type attendee struct {
 	*client.Client
 	began    time.Time
 	receives bool
+	timed    bool // somebody published already when it came
 }
 
 // measure runs the scenario, leaves, and measures the floor.
@@ -79,9 +81,6 @@ func (r *run) meet(ctx context.Context, out *result) error {
 	if err != nil {
 		return err
 	}
-	for _, a := range r.attendees {
-		a.Start()
-	}
 	r.log.Info("subscribers join", "n", r.Subscribers)
 	r.join(ctx, r.Publishers, r.Subscribers, true, false)
 	pause(ctx, r.Warmup)
@@ -99,17 +98,17 @@ func (r *run) join(ctx context.Context, from, n int, subscribe, publish bool) {
 	var joining sync.WaitGroup
 	defer joining.Wait()
 	for i := range n {
-		joining.Go(func() { r.joinOne(ctx, from+i, subscribe, publish) })
-		if !pause(ctx, r.Arrivals/time.Duration(n)) {
+		if i > 0 && !pause(ctx, r.Arrivals/time.Duration(n)) {
 			return
 		}
+		joining.Go(func() { r.joinOne(ctx, from+i, subscribe, publish) })
 	}
 }
 
 func (r *run) joinOne(ctx context.Context, i int, subscribe, publish bool) {
 	ctx, cancel := context.WithTimeout(ctx, joinWait)
 	defer cancel()
-	began := time.Now()
+	began, timed := time.Now(), r.publishing.Load()
 	token, err := r.token(i)
 	var c *client.Client
 	if err == nil {
@@ -118,6 +117,10 @@ func (r *run) joinOne(ctx context.Context, i int, subscribe, publish bool) {
 			Video: publish && r.Video, Audio: publish && r.Audio,
 		})
 	}
+	if err == nil && publish {
+		c.Start()
+		r.publishing.Store(true)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err != nil {
@@ -125,7 +128,7 @@ func (r *run) joinOne(ctx context.Context, i int, subscribe, publish bool) {
 		r.log.Warn("attendee could not join", "n", i, "err", err)
 		return
 	}
-	r.attendees = append(r.attendees, attendee{c, began, subscribe})
+	r.attendees = append(r.attendees, attendee{c, began, subscribe, timed})
 }
 
 func (r *run) token(i int) (string, error) {
@@ -179,7 +182,8 @@ func (out *result) account(sent, received uint64, took time.Duration, u usage, k
 	out.SentPPS = round(float64(sent)/took.Seconds(), 1)
 	out.ForwardedPPS = round(float64(received)/took.Seconds(), 1)
 	if expected := sent * uint64(out.Scenario.receivers()); expected > 0 {
-		out.Delivered = round(float64(received)/float64(expected), 5)
+		// Packets under way when the measurement begins can make it a little more than all.
+		out.Delivered = min(round(float64(received)/float64(expected), 5), 1)
 	}
 	perPacket := func(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 / float64(max(received, 1)) }
 	cores := func(d time.Duration) float64 { return round(d.Seconds()/took.Seconds(), 3) }
@@ -207,10 +211,12 @@ func (r *run) judge(out *result) {
 			first = audio
 		}
 		if first.IsZero() {
-			out.WithoutVideo++
+			out.WithoutMedia++
 			continue
 		}
-		r.first.add(first.Sub(a.began))
+		if a.timed {
+			r.first.add(first.Sub(a.began))
+		}
 	}
 	out.LatencyP50, out.LatencyP99 = milliseconds(r.latency.quantile(0.5)), milliseconds(r.latency.quantile(0.99))
 	out.FirstP50, out.FirstP99 = milliseconds(r.first.quantile(0.5)), milliseconds(r.first.quantile(0.99))

@@ -46,7 +46,10 @@ func (u usage) since(before usage) usage {
 // /proc/PID/stat counts ticks of 10 ms. The clock's id is made of the pid as
 // Linux's clock_getcpuclockid(3) makes it.
 func processTime(pid int) (time.Duration, error) {
-	const schedClock = 2
+	const schedClock, maxPID = 2, 1 << 22
+	if pid < 1 || pid >= maxPID {
+		return 0, fmt.Errorf("read CPU time of process %d: no such process", pid)
+	}
 	var ts unix.Timespec
 	if err := unix.ClockGettime(int32(^pid<<3|schedClock), &ts); err != nil {
 		return 0, fmt.Errorf("read CPU time of process %d: %w", pid, err)

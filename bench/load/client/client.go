@@ -61,6 +61,7 @@ type Client struct {
 	in      *Inbound
 	senders []*sender
 	tasks   sync.WaitGroup
+	nudging bool // owned by read: the subscriber's first answer is given
 
 	sent      atomic.Uint64 // RTP packets published
 	writes    sync.Mutex    // one signalling message at a time
@@ -216,6 +217,7 @@ func (c *Client) handle(m *livekit.SignalResponse) error {
 	case *livekit.SignalResponse_Offer:
 		return c.answer(m.Offer)
 	case *livekit.SignalResponse_Answer:
+		c.tasks.Go(func() { nudge(c.ctx, c.pub) })
 		return c.pub.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: m.Answer.Sdp})
 	case *livekit.SignalResponse_Trickle:
 		return c.candidate(m.Trickle)
@@ -236,6 +238,10 @@ func (c *Client) answer(offer *livekit.SessionDescription) error {
 	}
 	if err := c.sub.SetLocalDescription(answer); err != nil {
 		return fmt.Errorf("answer: %w", err)
+	}
+	if !c.nudging {
+		c.nudging = true
+		c.tasks.Go(func() { nudge(c.ctx, c.sub) })
 	}
 	return c.send(&livekit.SignalRequest{Message: &livekit.SignalRequest_Answer{
 		Answer: &livekit.SessionDescription{Type: "answer", Sdp: answer.SDP, Id: offer.Id}}})
