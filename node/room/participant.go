@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/livekit/protocol/livekit"
@@ -133,25 +134,37 @@ func (r *Room) Serve(ctx context.Context, conn *signal.Conn, join signal.Join, a
 		return fmt.Errorf("join: %w", err)
 	}
 	p.session = session
-	defer session.Close()
 	if err := r.call(ctx, func() error { return r.doAdmit(p, att) }); err != nil {
+		session.Close()
 		return fmt.Errorf("join: %w", err)
 	}
-	defer r.post(func() { r.doDepart(p) })
-	defer p.pending.close()
-	defer close(p.gone)
-	if err := session.StartSubscriber(); err != nil {
-		return fmt.Errorf("join: %w", err)
-	}
-	return p.run(ctx)
+	return p.serve(ctx)
 }
 
-func (p *Participant) run(ctx context.Context) error {
+// serve is the life of a participant who is in the room. At its end the media
+// stops first; then what the client has to be told leaves before its socket
+// closes. A read that is cancelled would cut the socket at once.
+func (p *Participant) serve(ctx context.Context) (err error) {
 	requests := make(chan *livekit.SignalRequest, requestQueue)
-	readDone := make(chan error, 1)
-	readCtx, stopRead := context.WithCancel(ctx)
-	go func() { readDone <- p.read(readCtx, requests) }()
-	defer func() { stopRead(); <-readDone }()
+	readCtx, stopRead := context.WithCancel(context.WithoutCancel(ctx))
+	var reader sync.WaitGroup
+	reader.Go(func() { p.read(readCtx, requests) }) //nolint:errcheck // the closed channel says it
+	defer func() {
+		p.conn.Close(Ending(err))
+		stopRead()
+		reader.Wait()
+	}()
+	defer p.session.Close()
+	defer p.room.post(func() { p.room.doDepart(p) })
+	defer p.pending.close()
+	defer close(p.gone)
+	if err := p.session.StartSubscriber(); err != nil {
+		return fmt.Errorf("join: %w", err)
+	}
+	return p.run(ctx, requests)
+}
+
+func (p *Participant) run(ctx context.Context, requests <-chan *livekit.SignalRequest) error {
 	tick := time.NewTicker(sessionTick)
 	defer tick.Stop()
 	for {
