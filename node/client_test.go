@@ -485,3 +485,5 @@ func call(t *testing.T, n *testNode, method, path, token string, body string, in
 	}
 	return nil
 }
+
+func ungranted(g *control.Grants) { g.Video.RoomRecord = false }
