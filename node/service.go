@@ -11,6 +11,7 @@ import (
 
 	"github.com/domicile/domicile/node/room"
 	"github.com/domicile/domicile/residency"
+	"github.com/domicile/domicile/residency/vault"
 )
 
 // service is the Backend of the RoomService API: any node takes any call and
@@ -303,8 +304,12 @@ func (n *Node) record(ctx context.Context, rec room.Record) (reply, error) {
 		return reply{}, &Refusal{Code: CodeUnavailable, Message: "this node is shutting down"}
 	}
 	recording, err := r.StartRecording(ctx)
-	if errors.Is(err, room.ErrRefused) {
+	switch {
+	case errors.Is(err, room.ErrRefused):
 		return reply{}, &Refusal{Code: CodeRefused, Rule: "recording", Policy: rec.Policy, Message: err.Error()}
+	case errors.Is(err, vault.ErrDiskFull):
+		return reply{}, &Refusal{Code: CodeUnavailable, Hint: "ask its operator to make room",
+			Message: fmt.Sprintf("recording cannot start: the disk of node %s is full", n.cfg.Self.Name)}
 	}
 	return reply{Recording: recording}, err
 }

@@ -165,15 +165,23 @@ func (r *Room) keepRecording() {
 }
 
 // dropLostRecording takes note, on the home, that the node that recorded the
-// room is gone.
+// room is gone. Where that was the home itself, each node does so for its own
+// attendees; a home that comes back states the truth with its next roster.
 func (r *Room) dropLostRecording(node residency.NodeName) {
 	if cur := r.record.Recording; cur == nil || cur.Node != node {
 		return
 	}
-	r.setRecord(func(rec *Record) {
+	lost := func(rec *Record) {
 		rec.Recording = nil
 		rec.RecordingProblem = "the recording stopped: node " + string(node) + " is gone; what was recorded is kept there"
-	})
+	}
+	if r.home.name == r.deps.Self.Name {
+		r.setRecord(lost)
+		return
+	}
+	lost(&r.record)
+	r.tellRoom()
+	r.publish()
 }
 
 // recordTrack starts recording a track, if it can be recorded at all: one that

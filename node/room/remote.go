@@ -316,8 +316,12 @@ func (r *Room) dropRemote(name residency.NodeName) {
 	}
 	delete(r.remotes, name)
 	r.tellParticipants(gone, "")
-	if r.home.name == r.deps.Self.Name && !r.ended {
+	switch {
+	case r.ended:
+	case r.home.name == r.deps.Self.Name:
 		r.doPresence(Presence{Node: name})
+		r.dropLostRecording(name)
+	case r.home.name == name: // nobody else is left to say so
 		r.dropLostRecording(name)
 	}
 	r.publish()
