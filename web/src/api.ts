@@ -61,6 +61,8 @@ export interface Recording {
   node: string
   country: string
   since: string
+  /** Why the last recording ended by itself; empty if it did not. */
+  problem: string
 }
 
 export interface RoomState {
@@ -289,6 +291,7 @@ function parseRecording(v: unknown): Recording {
     node: optionalText(f.node),
     country: optionalText(f.country),
     since: optionalText(f.since),
+    problem: optionalText(f.problem),
   }
 }
 

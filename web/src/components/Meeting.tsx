@@ -41,6 +41,7 @@ function Inside({ session, choices }: Props) {
   const reconnecting = useReconnecting()
   useHookChat(chat)
   usePublish(room, choices, setProblem)
+  useRecordingProblem(recording, setProblem)
 
   const record = useCallback(async () => {
     try {
@@ -191,8 +192,20 @@ function useRecordingNow(room: Room, told: Recording | undefined): Recording {
   useEffect(() => {
     hook.recording = active
   }, [active])
-  const place = told ?? { id: '', node: '', country: '', since: '' }
+  const place = told ?? { id: '', node: '', country: '', since: '', problem: '' }
   return { ...place, active }
+}
+
+/** Says why a recording that was running ended by itself; who comes later need not know. */
+export function useRecordingProblem({ active, problem }: Recording, show: (problem: string) => void): void {
+  const ran = useRef(false)
+  useEffect(() => {
+    if (active) ran.current = true
+    else if (ran.current && problem) {
+      ran.current = false
+      show(problem)
+    }
+  }, [active, problem, show])
 }
 
 function useReconnecting(): boolean {

@@ -1,4 +1,4 @@
-import { act, fireEvent, render, screen, within } from '@testing-library/react'
+import { act, fireEvent, render, renderHook, screen, within } from '@testing-library/react'
 import { Room, RoomEvent } from 'livekit-client'
 import { beforeEach, describe, expect, it, vi } from 'vitest'
 import { joinAnswer, roomAnswer } from '../../test/answers'
@@ -7,7 +7,7 @@ import { hook } from '../hook'
 import { Chat } from './Chat'
 import { Details, ServedLine } from './Details'
 import { ErrorPanel } from './ErrorPanel'
-import { Meeting, RecordingBanner } from './Meeting'
+import { Meeting, RecordingBanner, useRecordingProblem } from './Meeting'
 import { PolicyPicker } from './PolicyPicker'
 
 const joined = api.parseJoined(joinAnswer())
@@ -90,7 +90,7 @@ describe('RecordingBanner', () => {
   })
 
   it('gives notice before the place is known', () => {
-    render(<RecordingBanner recording={{ active: true, id: '', node: '', country: '', since: '' }} />)
+    render(<RecordingBanner recording={{ active: true, id: '', node: '', country: '', since: '', problem: '' }} />)
     expect(screen.getByTestId('recording').textContent).toBe('This meeting is being recorded.')
   })
 })
@@ -160,5 +160,29 @@ describe('Meeting', () => {
     const room = await meet(false)
     act(() => void room.emit(RoomEvent.ParticipantConnected, { identity: 'p', name: 'Warsaw', on() {}, off() {} } as never))
     expect(screen.getAllByRole('status').some((e) => e.textContent === 'Warsaw joined')).toBe(true)
+  })
+})
+
+describe('useRecordingProblem', () => {
+  const told = (active: boolean, problem = '') => ({ active, problem, id: '', node: '', country: '', since: '' })
+  const watch = () => {
+    const show = vi.fn()
+    const view = renderHook(({ recording }) => useRecordingProblem(recording, show), { initialProps: { recording: told(false) } })
+    return { show, now: (active: boolean, problem = '') => view.rerender({ recording: told(active, problem) }) }
+  }
+
+  it('says once why a recording ended by itself', () => {
+    const { show, now } = watch()
+    now(true)
+    now(false)
+    now(false, 'the disk is full')
+    now(false, 'the disk is full')
+    expect(show.mock.calls).toEqual([['the disk is full']])
+  })
+
+  it('is silent about one that ended before the attendee came', () => {
+    const { show, now } = watch()
+    now(false, 'the disk is full')
+    expect(show).not.toHaveBeenCalled()
   })
 })
