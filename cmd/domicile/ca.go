@@ -75,7 +75,7 @@ type caIssueCmd struct {
 	Operator        string   `required:"" help:"Who runs it."`
 	OperatorCountry string   `required:"" help:"Where the operator is established."`
 	Parent          string   `help:"The operator's ultimate parent. Default: the operator."`
-	ParentCountry   string   `help:"Where the parent is established. Default: the operator's country."`
+	ParentCountry   string   `help:"Where the parent is established. Required with --parent."`
 	Roles           []string `default:"edge" enum:"origin,edge" help:"origin stores, edge serves attendees."`
 }
 
@@ -91,8 +91,14 @@ func (c *caIssueCmd) Run() error {
 }
 
 func (c *caIssueCmd) node() (n residency.Node, err error) {
-	if c.Parent == "" {
+	switch {
+	case c.Parent == "" && c.ParentCountry == "":
 		c.Parent, c.ParentCountry = c.Operator, c.OperatorCountry
+	case c.Parent == "":
+		return n, usage("--parent-country %q: say with --parent whose country it is", c.ParentCountry)
+	case c.ParentCountry == "":
+		// The parent's country decides about residency: it is never guessed.
+		return n, usage("--parent %q: say with --parent-country where it is established", c.Parent)
 	}
 	n = residency.Node{Name: residency.NodeName(c.Name), Operator: c.Operator, Parent: c.Parent}
 	for _, r := range c.Roles {
@@ -102,7 +108,10 @@ func (c *caIssueCmd) node() (n residency.Node, err error) {
 	n.Country, errs[0] = residency.ParseCountry(c.Country)
 	n.OperatorCountry, errs[1] = residency.ParseCountry(c.OperatorCountry)
 	n.ParentCountry, errs[2] = residency.ParseCountry(c.ParentCountry)
-	return n, errors.Join(errs[:]...)
+	if err := errors.Join(errs[:]...); err != nil {
+		return n, usageError{err}
+	}
+	return n, nil
 }
 
 type caServerCmd struct {

@@ -44,7 +44,7 @@ func (c *devCmd) config() (node.Config, func(), error) {
 	none := func() {}
 	ip, err := netip.ParseAddr(c.Bind)
 	if err != nil || !ip.IsLoopback() {
-		return node.Config{}, none, fmt.Errorf("--bind %q: want a loopback address such as 127.0.0.1, because dev speaks plain HTTP", c.Bind)
+		return node.Config{}, none, usage("--bind %q: want a loopback address such as 127.0.0.1, because dev speaks plain HTTP", c.Bind)
 	}
 	keys, err := parseKeys(c.Keys)
 	if err != nil {
@@ -52,7 +52,7 @@ func (c *devCmd) config() (node.Config, func(), error) {
 	}
 	country, err := residency.ParseCountry(c.Country)
 	if err != nil {
-		return node.Config{}, none, fmt.Errorf("--country: %w", err)
+		return node.Config{}, none, usage("--country: %w", err)
 	}
 	dir, cleanup := c.Dir, none
 	if dir == "" {
@@ -104,9 +104,15 @@ func parseKeys(s string) (control.Keys, error) {
 		key, secret, ok := strings.Cut(strings.TrimSpace(line), ":")
 		key, secret = strings.TrimSpace(key), strings.TrimSpace(secret)
 		if !ok || key == "" || secret == "" {
-			return nil, fmt.Errorf("LIVEKIT_KEYS: want \"key: secret\", got a line without both")
+			return nil, usage("LIVEKIT_KEYS: want \"key: secret\", got a line without both")
+		}
+		if _, twice := keys[key]; twice {
+			return nil, usage("LIVEKIT_KEYS: key %q is given twice", key)
 		}
 		keys[key] = secret
+	}
+	if len(keys) == 0 {
+		return nil, usage("LIVEKIT_KEYS: want \"key: secret\", got nothing")
 	}
 	return keys, nil
 }

@@ -67,14 +67,20 @@ func run(ctx context.Context, args []string) int {
 	return 0
 }
 
-// exitCode is 2 for faults in files that the user wrote.
+// exitCode is 2 for faults in what the user wrote, files or arguments.
 func exitCode(err error) int {
 	var faults configs.Faults
-	if errors.As(err, &faults) {
+	var usage usageError
+	if errors.As(err, &faults) || errors.As(err, &usage) {
 		return exitUsage
 	}
 	return exitFailed
 }
+
+// usageError is a fault in an argument or environment variable.
+type usageError struct{ error }
+
+func usage(format string, a ...any) error { return usageError{fmt.Errorf(format, a...)} }
 
 type versionCmd struct{}
 

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"text/tabwriter"
@@ -18,11 +20,20 @@ type recordingsCmd struct {
 	Verify recordingsVerifyCmd `cmd:"" help:"Check that a recording is complete and unchanged."`
 }
 
-// open opens the vault of the node; the node may be running.
+// errNoVault is returned where nothing has ever been recorded.
+var errNoVault = errors.New("no recordings on this node")
+
+// open opens the vault of the node; the node may be running. It makes none: an
+// edge has no place for recordings, and keys made by root would lock the node out.
 func (t target) open() (*vault.Vault, error) {
 	dir, err := t.dataDir()
 	if err != nil {
 		return nil, err
+	}
+	for _, part := range []string{"keys", "recordings"} {
+		if _, err := os.Stat(filepath.Join(dir, part)); errors.Is(err, fs.ErrNotExist) {
+			return nil, errNoVault
+		}
 	}
 	keys, err := vault.OpenKeyStore(filepath.Join(dir, "keys"))
 	if err != nil {
@@ -65,12 +76,12 @@ type recordingLine struct {
 
 // Run prints one line a recording.
 func (c *recordingsListCmd) Run() error {
+	var infos []vault.Info
 	v, err := c.open()
-	if err != nil {
-		return err
+	if err == nil {
+		infos, err = v.List()
 	}
-	infos, err := v.List()
-	if err != nil {
+	if err != nil && !errors.Is(err, errNoVault) {
 		return err
 	}
 	lines := make([]recordingLine, 0, len(infos))
