@@ -75,6 +75,7 @@ func New(cfg Config) (_ *Node, err error) {
 	defer func() {
 		if err != nil {
 			n.close()
+			n.abandonMesh()
 		}
 	}()
 	n.setBundle(cfg.Bundle)
@@ -227,6 +228,14 @@ func (n *Node) wakeRooms() {
 		if _, err := n.rooms.ensure(rec); err != nil {
 			return
 		}
+	}
+}
+
+// abandonMesh frees the relay's socket on a node that does not get to run: only
+// Run releases it, and it ends at once because the node's context has.
+func (n *Node) abandonMesh() {
+	if n.fabric != nil {
+		n.fabric.Run(n.ctx) //nolint:errcheck // New returns the error that matters
 	}
 }
 
