@@ -202,6 +202,24 @@ func TestIdentities(t *testing.T) {
 		})
 	})
 
+	t.Run("nobody floods the room with changes", func(t *testing.T) {
+		p := enter(t, waw, "town", "flood", nil)
+		for i := range 100 {
+			p.send(&livekit.SignalRequest{Message: &livekit.SignalRequest_UpdateMetadata{UpdateMetadata: &livekit.UpdateParticipantMetadata{
+				Metadata: strings.Repeat("x", 1000), RequestId: uint32(i)}}})
+		}
+		p.await("every change is answered", func() bool { return len(p.replies) == 100 })
+		refused := 0
+		for _, r := range p.replies {
+			if r.Reason == livekit.RequestResponse_LIMIT_EXCEEDED {
+				refused++
+			}
+		}
+		if refused < 50 {
+			t.Errorf("%d of 100 changes were refused", refused)
+		}
+	})
+
 	t.Run("somebody is removed through any node", func(t *testing.T) {
 		a, b := enter(t, waw, "town", "a", nil), enter(t, fra, "town", "b", nil)
 		watch.await("a and b are there", func() bool { return watch.people["a"] != nil && watch.people["b"] != nil })

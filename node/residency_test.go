@@ -89,14 +89,18 @@ func TestEEAOnly(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		twin, err := proto.Marshal(&livekit.ParticipantInfo{Sid: "PA_twin", Identity: "bob", JoinedAtMs: time.Now().Add(time.Hour).UnixMilli()})
+		if err != nil {
+			t.Fatal(err)
+		}
 		packet, err := proto.Marshal(&livekit.DataPacket{ParticipantSid: "PA_ghost", ParticipantIdentity: "ghost"})
 		if err != nil {
 			t.Fatal(err)
 		}
 		for range 3 {
 			say(room.KindHello, room.Hello{Presence: presence, Record: rec})
-			say(room.KindParticipants, room.Participants{Presence: presence, Whole: true, Tell: true, Here: []string{"PA_ghost"},
-				Changed: []room.ParticipantRecord{{Version: 1, Info: info}}})
+			say(room.KindParticipants, room.Participants{Presence: presence, Whole: true, Tell: true, Here: []string{"PA_ghost", "PA_twin"},
+				Changed: []room.ParticipantRecord{{Version: 1, Info: info}, {Version: 1, Info: twin}}})
 			say(room.KindRoster, room.Roster{Home: "nyc", Seq: 99, Record: rec, Nodes: []room.Presence{presence}})
 			say(room.KindSubscribe, room.Subscribe{Track: sfu.TrackID(camera), Layers: 7})
 			say(room.KindData, room.Data{Reliable: true, Packet: packet})
@@ -107,6 +111,9 @@ func TestEEAOnly(t *testing.T) {
 		eventually(t, "fra has refused", func() bool { return strings.Contains(fra.log.String(), "residency refuses") })
 		if err := (service{fra.Node}).RemoveParticipant(context.Background(), "closed", "ghost"); err == nil {
 			t.Error("the ghost was in the room")
+		}
+		if bob.leave != nil {
+			t.Errorf("bob was sent away: %v", bob.leave)
 		}
 		if present(fra, "closed", "nyc") || len(bob.people) != 0 || len(bob.data) != 0 {
 			t.Errorf("nyc is in the room: %v", fra.rooms.get("closed").Snapshot())
