@@ -64,67 +64,71 @@ func TestEEAOnly(t *testing.T) {
 		}
 	})
 
-	t.Run("its own word changes nothing", func(t *testing.T) {
-		rec := fra.rooms.get("closed").Snapshot().Record
-		presence := room.Presence{Node: "nyc", Participants: 1, Outside: true, Recorder: true}
-		ghost := &livekit.ParticipantInfo{Sid: "PA_ghost", Identity: "ghost", JoinedAtMs: time.Now().UnixMilli()}
-		say := func(kind relay.Kind, m any) {
-			body, err := json.Marshal(m)
-			if err != nil {
-				t.Fatal(err)
-			}
-			class := residency.ClassSignalling
-			if kind == room.KindData {
-				class = residency.ClassChat
-			}
-			permit, v := nyc.permit("closed", "eea-only", class, "fra", true)
-			if !v.Allow {
-				t.Fatalf("the test cannot speak: %s", v.Reason)
-			}
-			if err := nyc.link("fra").Send(permit, kind, body); err != nil {
-				t.Fatal(err)
-			}
-		}
-		info, err := proto.Marshal(ghost)
+	t.Run("its own word changes nothing", func(t *testing.T) { lies(t, fra, nyc, bob, camera) })
+}
+
+// lies has a node outside the zone state that it is in the room, by every
+// message there is.
+func lies(t *testing.T, fra, nyc *testNode, bob *client, camera string) {
+	rec := fra.rooms.get("closed").Snapshot().Record
+	presence := room.Presence{Node: "nyc", Participants: 1, Outside: true, Recorder: true}
+	ghost := &livekit.ParticipantInfo{Sid: "PA_ghost", Identity: "ghost", JoinedAtMs: time.Now().UnixMilli()}
+	say := func(kind relay.Kind, m any) {
+		body, err := json.Marshal(m)
 		if err != nil {
 			t.Fatal(err)
 		}
-		twin, err := proto.Marshal(&livekit.ParticipantInfo{Sid: "PA_twin", Identity: "bob", JoinedAtMs: time.Now().Add(time.Hour).UnixMilli()})
-		if err != nil {
+		class := residency.ClassSignalling
+		if kind == room.KindData {
+			class = residency.ClassChat
+		}
+		permit, v := nyc.permit("closed", "eea-only", class, "fra", true)
+		if !v.Allow {
+			t.Fatalf("the test cannot speak: %s", v.Reason)
+		}
+		if err := nyc.link("fra").Send(permit, kind, body); err != nil {
 			t.Fatal(err)
 		}
-		packet, err := proto.Marshal(&livekit.DataPacket{ParticipantSid: "PA_ghost", ParticipantIdentity: "ghost"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		for range 3 {
-			say(room.KindHello, room.Hello{Presence: presence, Record: rec})
-			say(room.KindParticipants, room.Participants{Presence: presence, Whole: true, Tell: true, Here: []string{"PA_ghost", "PA_twin"},
-				Changed: []room.ParticipantRecord{{Version: 1, Info: info}, {Version: 1, Info: twin}}})
-			say(room.KindRoster, room.Roster{Home: "nyc", Seq: 99, Record: rec, Nodes: []room.Presence{presence}})
-			say(room.KindSubscribe, room.Subscribe{Track: sfu.TrackID(camera), Layers: 7})
-			say(room.KindData, room.Data{Reliable: true, Packet: packet})
-			say(room.KindKeyframe, room.Keyframe{Track: sfu.TrackID(camera)})
-		}
-		// Messages of a link are handled in order: after this question all have been.
-		nyc.resolve(context.Background(), resolveRequest{Spec: room.Record{Name: "other", Policy: "eea-only"}}) //nolint:errcheck // refused
-		eventually(t, "fra has refused", func() bool { return strings.Contains(fra.log.String(), "residency refuses") })
-		if err := (service{fra.Node}).RemoveParticipant(context.Background(), "closed", "ghost"); err == nil {
-			t.Error("the ghost was in the room")
-		}
-		if bob.leave != nil {
-			t.Errorf("bob was sent away: %v", bob.leave)
-		}
-		if present(fra, "closed", "nyc") || len(bob.people) != 0 || len(bob.data) != 0 {
-			t.Errorf("nyc is in the room: %v", fra.rooms.get("closed").Snapshot())
-		}
-		if n := fra.media("nyc"); n != 0 || serves(fra, nyc) {
-			t.Errorf("%d media packets went to nyc", n)
-		}
-		if strings.Contains(nyc.log.String(), "does not live here") {
-			t.Error("nyc was sent messages of the room")
-		}
-	})
+	}
+	info, err := proto.Marshal(ghost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	twin, err := proto.Marshal(&livekit.ParticipantInfo{Sid: "PA_twin", Identity: "bob", JoinedAtMs: time.Now().Add(time.Hour).UnixMilli()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	packet, err := proto.Marshal(&livekit.DataPacket{ParticipantSid: "PA_ghost", ParticipantIdentity: "ghost"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		say(room.KindHello, room.Hello{Presence: presence, Record: rec})
+		say(room.KindParticipants, room.Participants{Presence: presence, Whole: true, Tell: true, Here: []string{"PA_ghost", "PA_twin"},
+			Changed: []room.ParticipantRecord{{Version: 1, Info: info}, {Version: 1, Info: twin}}})
+		say(room.KindRoster, room.Roster{Home: "nyc", Seq: 99, Record: rec, Nodes: []room.Presence{presence}})
+		say(room.KindSubscribe, room.Subscribe{Track: sfu.TrackID(camera), Layers: 7})
+		say(room.KindData, room.Data{Reliable: true, Packet: packet})
+		say(room.KindKeyframe, room.Keyframe{Track: sfu.TrackID(camera)})
+	}
+	// Messages of a link are handled in order: after this question all have been.
+	nyc.resolve(context.Background(), resolveRequest{Spec: room.Record{Name: "other", Policy: "eea-only"}}) //nolint:errcheck // refused
+	eventually(t, "fra has refused", func() bool { return strings.Contains(fra.log.String(), "residency refuses") })
+	if err := (service{fra.Node}).RemoveParticipant(context.Background(), "closed", "ghost"); err == nil {
+		t.Error("the ghost was in the room")
+	}
+	if bob.leave != nil {
+		t.Errorf("bob was sent away: %v", bob.leave)
+	}
+	if present(fra, "closed", "nyc") || len(bob.people) != 0 || len(bob.data) != 0 {
+		t.Errorf("nyc is in the room: %v", fra.rooms.get("closed").Snapshot())
+	}
+	if n := fra.media("nyc"); n != 0 || serves(fra, nyc) {
+		t.Errorf("%d media packets went to nyc", n)
+	}
+	if strings.Contains(nyc.log.String(), "does not live here") {
+		t.Error("nyc was sent messages of the room")
+	}
 }
 
 // tightened is the bundle with no edge outside the zone any more.
