@@ -234,7 +234,12 @@ func (r *Room) doEnd(reason livekit.DisconnectReason) {
 		r.dropTracksOf(r.deps.Self.Name, p.sid)
 	}
 	clear(r.locals)
-	r.doStopRecording("the room ended")
+	if r.recorder != nil {
+		r.doStopRecording("")
+		// If the room goes on elsewhere, its home says so with these words.
+		r.record.Recording, r.record.RecordingProblem = nil,
+			"the recording stopped: node "+string(r.deps.Self.Name)+" has left the room; what was recorded is kept there"
+	}
 	r.announce(Participants{Presence: r.presence(), Whole: true})
 	r.sayHello(r.presence(), r.deps.Now())
 	for name := range r.remotes {
