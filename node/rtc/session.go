@@ -119,6 +119,8 @@ func (s *Session) StartSubscriber() error { return s.sub.start() }
 
 // Subscribe sends a track to the client under a stream and track id; the
 // DownTrack begins when the client has answered. Call Unsubscribe to end it.
+// A stream id is "owner|stream"; in a media section that had another track before,
+// the track's own id takes the place of the stream.
 func (s *Session) Subscribe(up *sfu.UpTrack, streamID, trackID string) (*sfu.DownTrack, error) {
 	return s.sub.subscribe(up, streamID, trackID)
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -261,6 +262,7 @@ func (b *subscriber) place(snd *sender) (err error) {
 	i := slices.IndexFunc(b.free, func(t *webrtc.RTPTransceiver) bool { return t.Kind() == snd.Kind() })
 	if i >= 0 {
 		b.free = slices.Delete(b.free, i, i+1)
+		snd.streamID = ownStream(snd.streamID, snd.trackID)
 		snd.rtp, err = b.pc.AddTrack(snd) // into the first free section of the kind: that one
 		return err
 	}
@@ -275,6 +277,14 @@ func (b *subscriber) place(snd *sender) (err error) {
 	}
 	snd.rtp = t.Sender()
 	return nil
+}
+
+// ownStream names the track in its stream, "owner|track", also where it was to
+// share one with others. A browser goes on calling a section's track by the id
+// of the first one in it; clients then find the new one by its stream alone.
+func ownStream(streamID, trackID string) string {
+	owner, _, _ := strings.Cut(streamID, "|")
+	return owner + "|" + trackID
 }
 
 // room refuses a description that clients would refuse.
