@@ -259,6 +259,8 @@ func (r *Room) doAdmit(p *Participant, att Attendee) error {
 		return fmt.Errorf("%w: %d participants at most", ErrFull, limit)
 	}
 	p.info = r.newInfo(p, att)
+	gone, _ := r.supersede(p.info)
+	r.tellParticipants(gone, "")
 	p.send(&livekit.SignalResponse{Message: &livekit.SignalResponse_Join{Join: r.greeting(p)}})
 	r.locals[p.identity] = p
 	r.served = true

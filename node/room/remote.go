@@ -202,8 +202,8 @@ func (r *Room) doParticipants(from residency.NodeName, msg Participants) {
 	var changed []*livekit.ParticipantInfo
 	for i := range msg.Changed {
 		info, _ := msg.Changed[i].info() // checked by decode
-		if admitted && r.takeParticipant(m, &msg.Changed[i], info) {
-			changed = append(changed, info)
+		if admitted {
+			changed = append(changed, r.takeParticipant(m, &msg.Changed[i], info)...)
 		}
 	}
 	for _, sid := range msg.Left {
@@ -233,19 +233,27 @@ func (r *Room) doParticipants(from residency.NodeName, msg Participants) {
 	r.poke()
 }
 
-// takeParticipant stores a newer record of a participant elsewhere and follows its tracks.
-func (r *Room) takeParticipant(m *remote, rec *ParticipantRecord, info *livekit.ParticipantInfo) bool {
+// takeParticipant stores a newer record of a participant elsewhere and follows
+// its tracks. It returns what attendees here are to be told, in this order.
+func (r *Room) takeParticipant(m *remote, rec *ParticipantRecord, info *livekit.ParticipantInfo) []*livekit.ParticipantInfo {
 	old := m.participants[info.Sid]
 	if old != nil && old.version >= rec.Version {
-		return false
+		return nil
 	}
 	if old == nil && (r.claimed(m, info.Sid) || len(m.participants) >= maxRemote) {
 		r.log.Warn("a node states a participant of another node, or too many", "node", m.name, "participant", info.Sid)
-		return false
+		return nil
 	}
 	info.Region = string(m.name) // not what it states, but who states it
-	if l := r.byIdentity(info.Identity); l != nil && later(info, l.info) {
+	if l := r.byIdentity(info.Identity); l != nil {
+		if !later(info, l.info) {
+			return nil // its own node sends it away when it hears of ours
+		}
 		r.removeLocal(l, livekit.DisconnectReason_DUPLICATE_IDENTITY) // the later one wins, on every node alike
+	}
+	tell, latest := r.supersede(info)
+	if !latest {
+		return tell
 	}
 	m.participants[info.Sid] = &remoteParticipant{version: rec.Version, info: info}
 	keep := map[sfu.TrackID]bool{}
@@ -259,7 +267,27 @@ func (r *Room) takeParticipant(m *remote, rec *ParticipantRecord, info *livekit.
 			r.dropTrack(id)
 		}
 	}
-	return true
+	return append(tell, info)
+}
+
+// supersede takes the earlier connections of a participant's identity on other
+// nodes out of the room, and returns their last records. Clients know people by
+// their identity: told of the new connection first and of the old one's end
+// later, they would take the person for gone. It reports false if a later
+// connection is known.
+func (r *Room) supersede(info *livekit.ParticipantInfo) (gone []*livekit.ParticipantInfo, latest bool) {
+	for _, m := range r.remotes {
+		for sid, p := range m.participants {
+			switch {
+			case p.info.Identity != info.Identity || sid == info.Sid:
+			case !later(info, p.info):
+				return gone, false
+			default:
+				gone = append(gone, r.loseParticipant(m, sid, livekit.DisconnectReason_DUPLICATE_IDENTITY)...)
+			}
+		}
+	}
+	return gone, true
 }
 
 // maxRemote bounds the participants that one other node may state.
