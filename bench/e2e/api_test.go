@@ -110,9 +110,10 @@ func (m *mesh) validate(node, token string) httpAnswer {
 func (m *mesh) origin(node string) string { return strings.TrimSuffix(m.node(node).Page, "/") }
 
 // twirp calls the RoomService on a node.
-func (m *mesh) twirp(node, method string, req, into any) {
+func (m *mesh) twirp(node, method string, req map[string]any, into any) {
 	m.t.Helper()
-	token := m.mint(control.Grants{Video: &auth.VideoGrant{RoomCreate: true, RoomList: true, RoomAdmin: true}}, time.Now())
+	room, _ := req["room"].(string)
+	token := m.mint(control.Grants{Video: &auth.VideoGrant{RoomCreate: true, RoomList: true, RoomAdmin: true, Room: room}}, time.Now())
 	a := m.do(http.MethodPost, m.origin(node)+"/twirp/livekit.RoomService/"+method, token, req)
 	if a.status != http.StatusOK {
 		m.t.Fatalf("%s on %s: %d %s", method, node, a.status, a.body)

@@ -71,6 +71,12 @@ func TestMeetingAcrossThreeNodes(t *testing.T) {
 		p.until("the one who left is gone", 2*time.Second, `return window.__domicile.room.remoteParticipants.size === 1`)
 	}
 	t.Logf("everybody saw the departure after %s", time.Since(left).Round(time.Millisecond))
+
+	// Browsers show the next one in the media sections that the first one had.
+	tabs[0] = b.open("waw again", m.page("waw", "three", "again"))
+	for _, p := range tabs {
+		p.until("sees and hears the one who came after", 30*time.Second, fmt.Sprintf(sees, 2))
+	}
 }
 
 // checkHosts proves that the page asked nothing of anybody but the mesh.

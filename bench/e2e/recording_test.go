@@ -1,0 +1,379 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/domicile/domicile/residency/vault"
+)
+
+// recordingLine is what `domicile recordings list --json` says of a recording.
+type recordingLine struct {
+	ID, Node, Country, Problem string
+	State                      vault.State
+	Started                    time.Time
+	Ended                      *time.Time
+	Tracks                     int
+	Bytes                      int64
+}
+
+func (m *mesh) recordings() (list []recordingLine) {
+	m.t.Helper()
+	out, code := m.domicile("recordings", "list", "--json")
+	if code != 0 {
+		m.t.Fatalf("recordings list: exit code %d", code)
+	}
+	if err := json.Unmarshal([]byte(out), &list); err != nil {
+		m.t.Fatal(err)
+	}
+	return list
+}
+
+// export writes the mesh's only recording into an MKV file.
+func (m *mesh) export() (path string, r recordingLine) {
+	m.t.Helper()
+	list := m.recordings()
+	if len(list) != 1 {
+		m.t.Fatalf("recordings: %+v, want one", list)
+	}
+	path = filepath.Join(m.t.TempDir(), "recording.mkv")
+	m.mustRun("recordings", "export", list[0].ID, "-o", path, "-q")
+	return path, list[0]
+}
+
+// shows is JavaScript that is true when the page says that the room records.
+const shows = `return window.__domicile.recording && !!document.querySelector("[data-testid=recording]")`
+
+// TestRecording records a scripted meeting of 20 seconds between Warsaw and New
+// York, started and stopped in New York: it is made in Frankfurt, is whole, in
+// sync and sealed, and lies nowhere else. A second start of the demo finds it.
+func TestRecording(t *testing.T) {
+	dir := t.TempDir()
+	m := startMesh(t, product, dir)
+	waw, nyc := meetTwo(t, m, "recorded")
+	nyc.click("Record")
+	for _, p := range []*tab{waw, nyc} {
+		p.until("shows that the room records", 5*time.Second, shows)
+	}
+	twenty := time.NewTimer(time.Until(m.recordings()[0].Started.Add(20 * time.Second)))
+	<-twenty.C // the script: a meeting of 20 seconds
+	nyc.click("Stop recording")
+	for _, p := range []*tab{waw, nyc} {
+		p.until("shows that the recording has ended", 5*time.Second, `return !window.__domicile.recording`)
+	}
+	eventually(t, "the recording is complete", 5*time.Second, func() bool { return m.recordings()[0].State == vault.StateFinished })
+	waw.close()
+	nyc.close()
+
+	file, r := m.export()
+	if r.Node != "fra" || r.Country != "DE" || r.Tracks != 4 {
+		t.Errorf("%+v, want four tracks on fra in DE", r)
+	}
+	playable(t, file, 20*time.Second, 500*time.Millisecond)
+	inSync(t, file)
+	sealed(t, m, file)
+	onlyOn(t, m, "fra")
+
+	m.twirp("fra", "CreateRoom", map[string]any{"name": "kept", "metadata": "still here"}, nil)
+	m.stop()
+	again := startMesh(t, product, dir)
+	var rooms struct {
+		Rooms []struct{ Name, Metadata string }
+	}
+	again.twirp("waw", "ListRooms", map[string]any{}, &rooms)
+	if !slices.ContainsFunc(rooms.Rooms, func(r struct{ Name, Metadata string }) bool {
+		return r.Name == "kept" && r.Metadata == "still here"
+	}) {
+		t.Errorf("after a second start the rooms are %+v", rooms)
+	}
+	if list := again.recordings(); len(list) != 1 || list[0].ID != r.ID || list[0].State != vault.StateFinished {
+		t.Errorf("after a second start the recordings are %+v", list)
+	}
+	if file, _ := again.export(); file != "" {
+		playable(t, file, 20*time.Second, 500*time.Millisecond)
+	}
+}
+
+// meetTwo has one attendee on waw and one on nyc meet in a room.
+func meetTwo(t *testing.T, m *mesh, room string, more ...string) (waw, nyc *tab) {
+	t.Helper()
+	b := startBrowsers(t, "")
+	waw, nyc = b.open("waw", m.page("waw", room, "waw", more...)), b.open("nyc", m.page("nyc", room, "nyc", more...))
+	for _, p := range []*tab{waw, nyc} {
+		p.until("sees and hears the other", 40*time.Second, fmt.Sprintf(sees, 1))
+	}
+	return waw, nyc
+}
+
+// says is JavaScript that is true when the page tells people something.
+func says(text string) string {
+	return `return [...document.querySelectorAll("[role=alert]")].some(e => e.textContent.includes("` + text + `"))`
+}
+
+// click presses a button of the page.
+func (p *tab) click(name string) {
+	p.t.Helper()
+	if err := p.ask(map[string]any{"op": "click", "page": p.id, "role": "button", "name": name}, nil); err != nil {
+		p.t.Fatalf("%s: pressing %q: %v", p.name, name, err)
+	}
+}
+
+// playable checks that ffprobe and ffmpeg open a file, that it has sound and
+// pictures, and how long it is.
+func playable(t *testing.T, file string, want, within time.Duration) {
+	t.Helper()
+	var probe struct {
+		Format  struct{ Duration string }
+		Streams []struct {
+			CodecType string `json:"codec_type"`
+			StartTime string `json:"start_time"`
+		}
+	}
+	out, err := exec.Command("ffprobe", "-v", "error", "-show_format", "-show_streams", "-of", "json", file).Output()
+	if err != nil {
+		t.Fatalf("ffprobe: %v", err)
+	}
+	if err := json.Unmarshal(out, &probe); err != nil {
+		t.Fatal(err)
+	}
+	kinds := map[string]int{}
+	for _, s := range probe.Streams {
+		kinds[s.CodecType]++
+	}
+	if kinds["audio"] == 0 || kinds["video"] == 0 {
+		t.Errorf("streams: %v, want audio and video", kinds)
+	}
+	got := seconds(t, probe.Format.Duration)
+	if off := got - want; off.Abs() > within {
+		t.Errorf("the recording is %s long, want %s ± %s", got, want, within)
+	}
+	t.Logf("%v, %s long", kinds, got)
+	// Cameras are not regular: without enc_time_base two pictures may fall on
+	// one tick of the frame rate that ffmpeg has guessed.
+	if out, err := exec.Command("ffmpeg", "-v", "error", "-i", file, "-map", "0", "-enc_time_base", "-1", "-f", "null", "-").CombinedOutput(); err != nil || len(out) > 0 {
+		t.Errorf("ffmpeg: %v\n%s", err, out)
+	}
+}
+
+func seconds(t *testing.T, s string) time.Duration {
+	t.Helper()
+	f, err := strconv.ParseFloat(s, 64)
+	if err != nil || math.IsNaN(f) {
+		t.Fatalf("a time of ffprobe: %q", s)
+	}
+	return time.Duration(f * float64(time.Second))
+}
+
+// inSync checks that Chromium's fake devices are in step in the recording: they
+// beep once a second, at the moment at which the pacman's picture is reset. What
+// can be told without looking into pictures is that the tracks of one person
+// begin and end together.
+func inSync(t *testing.T, file string) {
+	t.Helper()
+	out, err := exec.Command("ffprobe", "-v", "error", "-show_entries", "packet=stream_index,pts_time", "-of", "csv=p=0", file).Output()
+	if err != nil {
+		t.Fatalf("ffprobe: %v", err)
+	}
+	first, last := map[string]time.Duration{}, map[string]time.Duration{}
+	for line := range strings.Lines(string(out)) {
+		index, pts, _ := strings.Cut(strings.TrimRight(strings.TrimSpace(line), ","), ",")
+		at := seconds(t, pts)
+		if _, ok := first[index]; !ok {
+			first[index] = at
+		}
+		last[index] = max(last[index], at)
+	}
+	for i := range first {
+		for j := range first {
+			if off := (first[i] - first[j]).Abs(); off > time.Second {
+				t.Errorf("stream %s begins at %s, stream %s at %s", i, first[i], j, first[j])
+			}
+			if off := (last[i] - last[j]).Abs(); off > 300*time.Millisecond {
+				t.Errorf("stream %s ends at %s, stream %s at %s", i, last[i], j, last[j])
+			}
+		}
+	}
+	t.Logf("streams begin at %v and end at %v", first, last)
+}
+
+// run of a frame that must not be found in clear.
+type run [16]byte
+
+// clear cuts the frames of a file into runs; those with little in them, such as
+// silence, could be found anywhere and are left out.
+func clear(t *testing.T, file string) map[run]bool {
+	t.Helper()
+	runs := map[run]bool{}
+	for _, stream := range []string{"0:v:0", "0:v:1", "0:a:0", "0:a:1"} {
+		raw, err := exec.Command("ffmpeg", "-v", "error", "-i", file, "-map", stream, "-c", "copy", "-f", "data", "-").Output()
+		if err != nil {
+			t.Fatalf("ffmpeg: frames of stream %s: %v", stream, err)
+		}
+		for b := range slices.Chunk(raw, len(run{})) {
+			distinct := map[byte]bool{}
+			for _, x := range b {
+				distinct[x] = true
+			}
+			if len(b) == len(run{}) && len(distinct) >= 10 {
+				runs[run(b)] = true
+			}
+		}
+	}
+	return runs
+}
+
+func (r run) String() string { return fmt.Sprintf("%x", r[:]) }
+
+// find counts the runs that are in a file.
+func find(t *testing.T, runs map[run]bool, path string) (found int) {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i+len(run{}) <= len(b); i++ {
+		if runs[run(b[i:])] {
+			found++
+		}
+	}
+	return found
+}
+
+// sealed checks that no file of the mesh holds a piece of a frame in clear, and
+// that the exported file, in which they are clear, does.
+func sealed(t *testing.T, m *mesh, file string) {
+	t.Helper()
+	runs := clear(t, file)
+	if len(runs) < 10_000 {
+		t.Errorf("%d pieces of frames to look for, want more", len(runs))
+	}
+	if n := find(t, runs, file); n < len(runs)/2 {
+		t.Errorf("only %d of %d pieces found where they are in clear: the search is broken", n, len(runs))
+	}
+	var size int64
+	for path, info := range files(t, m.Dir) {
+		size += info.Size()
+		if n := find(t, runs, path); n > 0 {
+			t.Errorf("%s holds %d pieces of frames in clear", path, n)
+		}
+	}
+	t.Logf("looked for %d pieces of frames in %d bytes on the disk", len(runs), size)
+}
+
+// files lists the regular files below a directory.
+func files(t *testing.T, dir string) map[string]fs.FileInfo {
+	t.Helper()
+	list := map[string]fs.FileInfo{}
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		list[path], err = d.Info()
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+// onlyOn checks that the directories of all nodes but one hold nothing but
+// configuration, certificates and a log.
+func onlyOn(t *testing.T, m *mesh, node string) {
+	t.Helper()
+	for _, n := range m.Nodes {
+		media := 0
+		for path, info := range files(t, n.dir()) {
+			switch name := filepath.Base(path); {
+			case name == "node.yaml", name == "node.log", filepath.Ext(name) == ".pem":
+			case n.Name == node:
+				if filepath.Ext(name) == ".dtr" && info.Size() > 10_000 {
+					media++
+				}
+			default:
+				t.Errorf("node %s holds %s, %d bytes", n.Name, path, info.Size())
+			}
+		}
+		if n.Name == node && media == 0 {
+			t.Errorf("node %s holds no track", node)
+		}
+	}
+}
+
+// TestRecordingOfAKilledNode kills the node that records: what was written is
+// exported up to the cut, and the meeting goes on.
+func TestRecordingOfAKilledNode(t *testing.T) {
+	m := startMesh(t, product, t.TempDir())
+	waw, nyc := meetTwo(t, m, "killed")
+	nyc.click("Record")
+	nyc.until("shows that the room records", 5*time.Second, shows)
+	eventually(t, "six seconds are recorded", 20*time.Second, func() bool {
+		r := m.recordings()[0]
+		return r.Bytes > 100_000 && time.Since(r.Started) > 6*time.Second
+	})
+	m.kill("fra")
+	cut := time.Now()
+	for _, p := range []*tab{waw, nyc} {
+		p.until("goes on seeing and hearing the other", 10*time.Second, fmt.Sprintf(sees, 1))
+	}
+	nyc.until("is no longer shown that the room records", 10*time.Second, `return !window.__domicile.recording`)
+	t.Logf("the page was told %s after the cut", time.Since(cut).Round(time.Millisecond))
+	file, r := m.export()
+	if r.State != vault.StateInterrupted {
+		t.Errorf("the recording is %q, want interrupted", r.State)
+	}
+	playable(t, file, cut.Sub(r.Started), time.Second)
+}
+
+// TestRecordingOnAFullDisk fills the disk under the recordings: the recording
+// ends and is kept, the page says why, and the meeting does not notice.
+func TestRecordingOnAFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	at := filepath.Join(dir, "fra", "data", "recordings")
+	if err := os.MkdirAll(at, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	disk := func(left int) string { return fmt.Sprintf("size=%d", 64_000_000+left) } // the demo leaves 64 MB free
+	if err := syscall.Mount("tmpfs", at, "tmpfs", 0, disk(700_000)); err != nil {
+		t.Fatalf("mounting a small disk: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(at, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	m := startMesh(t, product, dir)
+	waw, nyc := meetTwo(t, m, "full")
+	nyc.click("Record")
+	nyc.until("shows that the room records", 5*time.Second, shows)
+	nyc.until("is told that the disk is full", 25*time.Second,
+		`return !window.__domicile.recording && (window.__domicile.roomState?.recording?.problem ?? "").includes("full")`)
+	for _, p := range []*tab{waw, nyc} {
+		p.until("goes on seeing and hearing the other", 10*time.Second, fmt.Sprintf(sees, 1))
+	}
+	for _, p := range []*tab{waw, nyc} {
+		p.until("says that the disk is full", 10*time.Second, says("full"))
+	}
+	file, r := m.export()
+	if r.Bytes < 200_000 {
+		t.Errorf("%+v, want what was written", r)
+	}
+	playable(t, file, r.Ended.Sub(r.Started), 1500*time.Millisecond)
+	if n := strings.Count(m.log("fra"), "level=ERROR"); n > r.Tracks {
+		t.Errorf("fra logged %d errors, want one a track at most", n)
+	}
+
+	nyc.click("Record") // there is no room for a start either
+	nyc.until("says that it cannot start", 5*time.Second, says("cannot start"))
+}
