@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -103,7 +104,7 @@ func (n *Node) runAdmin(ctx context.Context) error {
 		p, err := n.explain(r)
 		answer(w, explained{Placement: p, Text: p.String()}, err)
 	})
-	return serveUntil(ctx, ln, mux)
+	return serveUntil(ctx, ln, mux, n.log)
 }
 
 // explained is a placement with its table for a terminal.
@@ -125,11 +126,12 @@ func (n *Node) runMetrics(ctx context.Context) error {
 	reg.MustRegister(collector{n})
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
-	return serveUntil(ctx, ln, mux)
+	return serveUntil(ctx, ln, mux, n.log)
 }
 
-func serveUntil(ctx context.Context, ln net.Listener, h http.Handler) error {
-	srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
+func serveUntil(ctx context.Context, ln net.Listener, h http.Handler, log *slog.Logger) error {
+	srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute,
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelError)}
 	stopped := make(chan struct{})
 	defer context.AfterFunc(ctx, func() {
 		defer close(stopped)

@@ -18,27 +18,31 @@ type Config struct {
 	Self   residency.Node    // as the certificate states it
 	Bundle *residency.Bundle // the policies, their signature verified
 
-	Certificate tls.Certificate  // of the node, for links and gossip; empty when Standalone
-	Roots       *x509.CertPool   // of the operator's CA
-	ServerTLS   tls.Certificate  // for HTTPS and TURN; empty: plain HTTP alone
-	Mesh        Mesh             // how the node finds the others
-	Listen      Listen           //
-	PublicURL   string           // what attendees are sent to, "https://…"
-	Advertise   Advertise        // where other nodes reach this one, if not where it listens
-	PublicIPs   []netip.Addr     // announced as media addresses behind 1:1 NAT
-	City        string           // for people
-	At          router.Point     // for distances
-	Capacity    int              // attendees; 0 states no limit
-	Keys        control.Keys     // API keys
-	Geo         Geo              //
-	Page        Page             //
-	DataDir     string           // rooms.db, recordings/, keys/, admin.sock
-	MinFree     int64            // bytes that recordings leave free on the disk
-	Standalone  bool             // a node without a mesh (domicile dev)
-	Log         *slog.Logger     //
-	Now         func() time.Time //
-	Version     string           //
-	Ready       func(Addresses)  // called once, when everything listens
+	Certificate tls.Certificate // of the node, for links and gossip; empty when Standalone
+	Roots       *x509.CertPool  // of the operator's CA
+
+	// ServerCertificate is asked for HTTPS and TURN at each handshake, so that
+	// it can change while the node runs. Nil: plain HTTP alone.
+	ServerCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+
+	Mesh       Mesh             // how the node finds the others
+	Listen     Listen           //
+	PublicURL  string           // what attendees are sent to, "https://…"
+	Advertise  Advertise        // where other nodes reach this one, if not where it listens
+	PublicIPs  []netip.Addr     // announced as media addresses behind 1:1 NAT
+	City       string           // for people
+	At         router.Point     // for distances
+	Capacity   int              // attendees; 0 states no limit
+	Keys       control.Keys     // API keys
+	Geo        Geo              //
+	Page       Page             //
+	DataDir    string           // rooms.db, recordings/, keys/, admin.sock
+	MinFree    int64            // bytes that recordings leave free on the disk
+	Standalone bool             // a node without a mesh (domicile dev)
+	Log        *slog.Logger     //
+	Now        func() time.Time //
+	Version    string           //
+	Ready      func(Addresses)  // called once, when everything listens
 }
 
 // Listen holds the addresses that the node binds. A zero address is not bound.

@@ -79,7 +79,7 @@ func (q resolveRequest) agrees(rec room.Record) error {
 	if q.Spec.Policy == "" || q.Spec.Policy == rec.Policy {
 		return nil
 	}
-	return &Refusal{Code: CodeRefused, Rule: "policy-mismatch", Policy: rec.Policy,
+	return &Refusal{Code: CodeRefused, Rule: rulePolicyMismatch, Policy: rec.Policy,
 		Message: fmt.Sprintf("room %q has policy %q, not %q as this token asks", rec.Name, rec.Policy, q.Spec.Policy),
 		Hint:    "use another room, or a token whose roomPreset is the room's policy"}
 }

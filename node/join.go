@@ -131,10 +131,10 @@ func (n *Node) replaces(join signal.Join) bool {
 // elsewhere adds to a residency refusal the node that would do.
 func (n *Node) elsewhere(name string, att router.Attendee, err error) error {
 	var r *Refusal
-	if !errors.As(err, &r) || r.Code != CodeRefused || r.Rule == "policy-mismatch" {
+	if !errors.As(err, &r) || r.Code != CodeRefused || r.Rule == rulePolicyMismatch {
 		return err
 	}
-	return r.instead(n.place(name, r.Policy, att))
+	return r.instead(n.place(name, r.Policy, att), n.cfg.Self.Name)
 }
 
 // notHere explains why this node does not serve an attendee.
@@ -145,7 +145,7 @@ func (n *Node) notHere(p router.Placement, policy string) error {
 			r.Rule, r.Message = c.Rule, c.Reason
 		}
 	}
-	return r.instead(p)
+	return r.instead(p, n.cfg.Self.Name)
 }
 
 // validate is GET /rtc/validate: what clients ask after a refusal, because

@@ -69,7 +69,7 @@ func New(cfg Config) (_ *Node, err error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	n := &Node{cfg: cfg, log: cfg.Log.With("node", cfg.Self.Name), now: cfg.Now}
+	n := &Node{cfg: cfg, log: cfg.Log.With("self", cfg.Self.Name), now: cfg.Now}
 	n.ctx, n.stop = context.WithCancel(context.Background())
 	n.rooms = &registry{deps: n.roomDeps, ctx: n.ctx, rooms: map[string]*room.Room{}}
 	defer func() {
@@ -143,9 +143,9 @@ func (n *Node) openMesh() (err error) {
 
 func (n *Node) openFront() (err error) {
 	cfg := front.Config{Plain: n.cfg.Listen.HTTP, HTTP: n.handler(), Log: n.log}
-	if len(n.cfg.ServerTLS.Certificate) > 0 {
+	if n.cfg.ServerCertificate != nil {
 		cfg.Listen = n.cfg.Listen.HTTPS
-		cfg.Certificate = n.serverCertificate
+		cfg.Certificate = n.cfg.ServerCertificate
 		if n.turn, err = n.newTURN(); err != nil {
 			return err
 		}

@@ -3,6 +3,7 @@ package node
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 
@@ -39,6 +40,9 @@ const (
 	CodeInternal    = "internal"    // this node failed; its log says how
 )
 
+// rulePolicyMismatch refuses a token that asks for another policy than the room has.
+const rulePolicyMismatch = "policy-mismatch"
+
 // Error returns the whole story in one line.
 func (r *Refusal) Error() string {
 	s := r.Message
@@ -71,9 +75,12 @@ func refused(v residency.Verdict) *Refusal {
 	return &Refusal{Code: CodeRefused, Message: v.Reason, Rule: v.Rule, Policy: v.Policy}
 }
 
-// instead adds the node that a placement chose.
-func (r *Refusal) instead(p router.Placement) *Refusal {
+// instead adds the node that a placement chose, unless that is the one that refuses.
+func (r *Refusal) instead(p router.Placement, self residency.NodeName) *Refusal {
 	out := *r
+	if p.Node() == self {
+		return &out
+	}
 	if p.Chosen != nil {
 		out.Use = &Use{Node: p.Chosen.Node, URL: p.Chosen.URL}
 	} else if out.Hint == "" {
@@ -132,11 +139,11 @@ func toControl(err error) error {
 	case CodeRefused, CodeForbidden:
 		return control.ErrRefused{Rule: r.Rule, Reason: r.Error()}
 	case CodeNotFound:
-		return errors.Join(control.ErrNotFound, r)
+		return fmt.Errorf("%w: %w", control.ErrNotFound, r)
 	case CodeInvalid:
-		return errors.Join(control.ErrInvalid, r)
+		return fmt.Errorf("%w: %w", control.ErrInvalid, r)
 	case CodeUnavailable:
-		return errors.Join(control.ErrUnavailable, r)
+		return fmt.Errorf("%w: %w", control.ErrUnavailable, r)
 	}
 	return err
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/domicile/domicile/node/room"
 	"github.com/domicile/domicile/residency"
 	"github.com/domicile/domicile/residency/vault"
+	"github.com/domicile/domicile/router"
 )
 
 // service is the Backend of the RoomService API: any node takes any call and
@@ -24,9 +25,18 @@ func (s service) CreateRoom(ctx context.Context, req *livekit.CreateRoomRequest)
 		Name: req.Name, Policy: req.RoomPreset, Metadata: req.Metadata, EmptyTimeout: req.EmptyTimeout,
 		DepartureTimeout: req.DepartureTimeout, MaxParticipants: req.MaxParticipants}})
 	if err != nil {
-		return nil, toControl(err)
+		return nil, toControl(s.n.atHome(req.Name, err))
 	}
 	return s.n.roomInfo(rec), nil
+}
+
+// atHome adds to a residency refusal the node to call instead: the room's home.
+func (n *Node) atHome(name string, err error) error {
+	var r *Refusal
+	if !errors.As(err, &r) || r.Code != CodeRefused || r.Rule == rulePolicyMismatch {
+		return err
+	}
+	return r.instead(router.Home(n.gate(), name, r.Policy, n.candidates(), n.now()), n.cfg.Self.Name)
 }
 
 // roomInfo is a room with the number of participants, as far as this node knows it.

@@ -1,7 +1,6 @@
 package node
 
 import (
-	"crypto/tls"
 	"fmt"
 	"net"
 	"time"
@@ -58,8 +57,4 @@ func (n *Node) endTURN(room, sid string) {
 func (n *Node) turnURL() string {
 	host, port := n.publicHost()
 	return fmt.Sprintf("turns:%s?transport=tcp", net.JoinHostPort(host, port))
-}
-
-func (n *Node) serverCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-	return &n.cfg.ServerTLS, nil
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/domicile/domicile/configs"
 	"github.com/domicile/domicile/control"
 	"github.com/domicile/domicile/node"
+	"github.com/domicile/domicile/node/front"
 	"github.com/domicile/domicile/residency/identity"
 	"github.com/domicile/domicile/router"
 )
@@ -58,9 +59,14 @@ func loadNode(path string) (node.Config, error) {
 	if err != nil {
 		return node.Config{}, err
 	}
+	log := logger(y.Log)
+	served, err := front.NewCertificateFiles(y.TLS.Certificate, y.TLS.Key, time.Now, log)
+	if err != nil {
+		return node.Config{}, err
+	}
 	cfg := node.Config{
 		Self: files.Node, Bundle: files.Bundle, Certificate: files.Certificate,
-		Roots: identity.Pool(files.Authorities...), ServerTLS: files.ServerTLS,
+		Roots: identity.Pool(files.Authorities...), ServerCertificate: served.Get,
 		Mesh: node.Mesh{Join: y.Gossip.Join},
 		Listen: node.Listen{HTTPS: y.Listen.HTTPS, HTTP: y.Listen.HTTP, Media: y.Listen.Media,
 			Relay: y.Listen.Relay, Gossip: y.Listen.Gossip, Metrics: y.Listen.Metrics},
@@ -71,7 +77,7 @@ func loadNode(path string) (node.Config, error) {
 			TrustedProxies: y.Geo.TrustedProxies, AcceptClaimed: y.Geo.AcceptClaimedAddress},
 		Page:    node.Page{Guests: y.Page.Guests, GuestsMayRecord: y.Page.GuestsMayRecord},
 		DataDir: y.DataDir, MinFree: int64(y.Recordings.MinFreeMB) * 1_000_000,
-		Log: logger(y.Log), Now: time.Now, Version: version,
+		Log: log, Now: time.Now, Version: version,
 	}
 	if y.Public.MediaAddress.IsValid() {
 		cfg.PublicIPs = []netip.Addr{y.Public.MediaAddress}

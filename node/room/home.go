@@ -19,6 +19,7 @@ type homeState struct {
 	heard      map[residency.NodeName]time.Time // when a node said hello last (home)
 	told       Presence                         // what the home was told last
 	toldAt     time.Time
+	movedAt    time.Time // to this home
 	emptySince time.Time
 	joined     bool // somebody has been in the room
 	deleted    bool
@@ -63,7 +64,11 @@ func (r *Room) doHome(now time.Time) {
 		r.forgetSilent(now)
 		return
 	}
-	if p != r.home.told || now.Sub(r.home.toldAt) >= helloEvery {
+	every := helloEvery
+	if r.home.seq == 0 {
+		every = helloRetry
+	}
+	if p != r.home.told || now.Sub(r.home.toldAt) >= every {
 		r.sayHello(p, now)
 	}
 }
@@ -95,7 +100,7 @@ func (r *Room) moveHome(home residency.NodeName) {
 		r.log.Info("room moves to another home", "from", r.home.name, "to", home)
 	}
 	r.home.name, r.home.seq = home, 0
-	r.home.told, r.home.toldAt = Presence{}, time.Time{}
+	r.home.told, r.home.toldAt, r.home.movedAt = Presence{}, time.Time{}, r.deps.Now()
 	clear(r.home.nodes)
 	clear(r.home.heard)
 	if home != r.deps.Self.Name {
@@ -221,7 +226,9 @@ func (r *Room) applyRoster(ros Roster) {
 	for name, m := range r.remotes {
 		// A node that has just spoken for itself may be newer than this roster.
 		fresh := m.presence.Present() && r.deps.Now().Sub(m.heardAt) < linkGrace
-		if _, ok := r.home.nodes[name]; !ok && name != r.home.name && !fresh {
+		// A new home learns of the nodes one hello after the other.
+		settling := r.deps.Now().Sub(r.home.movedAt) < linkGrace
+		if _, ok := r.home.nodes[name]; !ok && name != r.home.name && !fresh && !settling {
 			r.dropRemote(name)
 		}
 	}

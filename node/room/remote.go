@@ -2,7 +2,9 @@ package room
 
 import (
 	"bytes"
+	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -90,7 +92,11 @@ func (r *Room) noteRefusal(to residency.NodeName, v residency.Verdict) {
 		return
 	}
 	m.refused = v.Reason
-	r.log.Warn("residency refuses", "node", to, "class", v.Class, "rule", v.Rule, "reason", v.Reason)
+	level := slog.LevelWarn
+	if v.Rule == residency.RuleEdgeEmpty {
+		level = slog.LevelInfo // an edge outside the zone has lost its last outside participant
+	}
+	r.log.Log(context.Background(), level, "residency refuses", "node", to, "class", v.Class, "rule", v.Rule, "reason", v.Reason)
 }
 
 // meet adds a node to the room and tells it who is here.
@@ -194,6 +200,7 @@ func (r *Room) doParticipants(from residency.NodeName, msg Participants) {
 		r.remotes[from] = m
 		defer r.introduce(from, !msg.Whole)
 	} else if msg.Tell {
+		r.forgetAsked(from)
 		defer r.introduce(from, false)
 	}
 	m.presence, m.heard, m.heardAt, m.lostAt = msg.Presence, true, r.deps.Now(), time.Time{}
@@ -230,6 +237,17 @@ func (r *Room) doParticipants(from residency.NodeName, msg Participants) {
 		r.doPresence(msg.Presence)
 	}
 	r.publish()
+	r.poke()
+}
+
+// forgetAsked asks anew for the tracks of a node that has forgotten this one,
+// and with it what it was asked for.
+func (r *Room) forgetAsked(node residency.NodeName) {
+	for _, t := range r.tracks {
+		if t.node == node {
+			t.unbind()
+		}
+	}
 	r.poke()
 }
 

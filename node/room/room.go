@@ -34,6 +34,9 @@ const (
 	tickEvery = 100 * time.Millisecond
 	// helloEvery refreshes the home's view, so that a lost or late hello heals.
 	helloEvery = 5 * time.Second
+	// helloRetry is how soon a hello is repeated that the home has not answered:
+	// a new one may not know yet that it is the home.
+	helloRetry = 500 * time.Millisecond
 	// linkGrace is how long the participants behind a lost link stay in the
 	// room: shorter than an attendee's patience, longer than a redial.
 	linkGrace = 3 * time.Second

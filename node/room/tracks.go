@@ -123,7 +123,11 @@ func (r *Room) offerTrack(t *track) {
 	for _, p := range r.locals {
 		r.offerTo(t, p)
 	}
-	if r.recorder != nil {
+	switch {
+	case r.recorder == nil:
+	case t.info.Encryption != livekit.Encryption_NONE:
+		r.doStopRecording("the recording stopped: the meeting is end-to-end encrypted now")
+	default:
 		r.recordTrack(t)
 	}
 }
