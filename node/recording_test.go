@@ -174,9 +174,11 @@ func TestRoomExpiry(t *testing.T) {
 	if _, ok, _ := fra.store.load(context.Background(), "global"); ok {
 		t.Error("a room of the default policy is not forgotten")
 	}
-	if c := enter(t, waw, "eea-only", "anna", nil); fra.rooms.get("eea-only").Snapshot().Record.Policy != "eea-only" {
-		t.Errorf("the room has lost its policy: %v", c.join.Room)
+	enter(t, waw, "eea-only", "anna", nil)
+	if got := waw.rooms.get("eea-only").Snapshot().Record.Policy; got != "eea-only" {
+		t.Errorf("the room has lost its policy and has %q", got)
 	}
+	eventually(t, "its home lives again", func() bool { return fra.rooms.get("eea-only") != nil })
 }
 
 // TestHomeStops stops the node that writes a room's record.
