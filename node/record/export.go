@@ -249,17 +249,47 @@ type cursor struct {
 	number   uint64
 	clusters *vault.Clusters
 	read     func(n int)
-	frames   []frame // left of the current cluster
+	frames   []frame // read and not yet passed
+	ended    bool    // nothing is left to read
 
 	ms       int64
 	keyframe bool
 	data     []byte
 }
 
-// advance goes to the next frame; io.EOF behind the last.
+// advance goes to the next frame; io.EOF behind the last. It passes over pictures
+// that a keyframe replaces at the same moment, as where a better layer of
+// simulcast takes over: players call two pictures at one time an error.
 func (c *cursor) advance() error {
-	for len(c.frames) == 0 {
+	for {
+		if err := c.fill(2); err != nil {
+			return err
+		}
+		if len(c.frames) == 0 {
+			return io.EOF
+		}
+		f := c.frames[0]
+		c.frames = c.frames[1:]
+		if len(c.frames) > 0 && isVideo(c.scan.mime) && c.frames[0].keyframe && c.at(c.frames[0]) <= c.at(f) {
+			continue
+		}
+		c.ms = max(c.ms, c.at(f))
+		c.keyframe, c.data = f.keyframe, f.data
+		return nil
+	}
+}
+
+// at is when a frame is shown, in milliseconds.
+func (c *cursor) at(f frame) int64 { return (c.scan.timeline.at(f.pts) + 500) / 1000 }
+
+// fill reads until n frames wait, or none are left to read.
+func (c *cursor) fill(n int) error {
+	for len(c.frames) < n && !c.ended {
 		b, err := c.clusters.Next()
+		if errors.Is(err, io.EOF) {
+			c.ended = true
+			return nil
+		}
 		if err != nil {
 			return err
 		}
@@ -274,10 +304,6 @@ func (c *cursor) advance() error {
 			}
 		}
 	}
-	f := c.frames[0]
-	c.frames = c.frames[1:]
-	c.ms = max(c.ms, (c.scan.timeline.at(f.pts)+500)/1000)
-	c.keyframe, c.data = f.keyframe, f.data
 	return nil
 }
 

@@ -309,3 +309,24 @@ func TestOneParticipant(t *testing.T) {
 		t.Errorf("flashes at %v", f)
 	}
 }
+
+// Where a better layer of simulcast takes over, its first picture is the one of
+// the moment that the lower layer has just shown. Players get it once.
+func TestPictureOfTwoLayersIsExportedOnce(t *testing.T) {
+	m := newMeeting(t)
+	pictures := film(t, codecVP8)
+	p := publisher{codec: codecVP8, film: append([]sample{pictures[0]}, pictures...)} // a keyframe, twice
+	w := m.track("TR_cam", "alice", "camera", codecVP8)
+	m.record(w, codecVP8, p.events())
+	must(t, w.Close())
+	must(t, m.rec.Finish(t0.Add(11*time.Second)))
+	path, _ := m.export(ExportOptions{})
+	decodes(t, path)
+	times := strings.Fields(tool(t, "ffprobe", "-v", "error", "-show_entries", "packet=pts_time", "-of", "csv=p=0", path))
+	if n := len(times); n != len(pictures) {
+		t.Errorf("%d pictures, want %d", n, len(pictures))
+	}
+	if len(slices.Compact(times)) != len(times) {
+		t.Errorf("pictures at one time: %v", times[:4])
+	}
+}
