@@ -84,7 +84,7 @@ func TestSecurityPolicyNamesNoHost(t *testing.T) {
 			quoted := source == "'self'" || source == "'none'"
 			scheme := source == "data:" || source == "blob:"
 			if name == "connect-src" {
-				scheme = source == "wss:" || source == "ws:" || source == "https:"
+				scheme = source == "wss:" || source == "ws:" || source == "https:" || source == "http:"
 			}
 			if !quoted && !scheme {
 				t.Errorf("%s allows %q", name, source)

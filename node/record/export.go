@@ -257,6 +257,10 @@ type cursor struct {
 	data     []byte
 }
 
+// pictureGap is the least time in ms between two pictures; a camera that has
+// stalled may hand over several at once.
+const pictureGap = 5
+
 // advance goes to the next frame; io.EOF behind the last. It passes over pictures
 // that a keyframe replaces at the same moment, as where a better layer of
 // simulcast takes over: players call two pictures at one time an error.
@@ -273,7 +277,11 @@ func (c *cursor) advance() error {
 		if len(c.frames) > 0 && isVideo(c.scan.mime) && c.frames[0].keyframe && c.at(c.frames[0]) <= c.at(f) {
 			continue
 		}
-		c.ms = max(c.ms, c.at(f))
+		if next := c.at(f); c.data != nil && isVideo(c.scan.mime) {
+			c.ms = max(c.ms+pictureGap, next)
+		} else {
+			c.ms = max(c.ms, next)
+		}
 		c.keyframe, c.data = f.keyframe, f.data
 		return nil
 	}

@@ -312,6 +312,26 @@ func TestOneParticipant(t *testing.T) {
 
 // Where a better layer of simulcast takes over, its first picture is the one of
 // the moment that the lower layer has just shown. Players get it once.
+// TestIrregularCamera records pictures that come as those of a busy browser do:
+// late, early, and several at once after a stall.
+func TestIrregularCamera(t *testing.T) {
+	m := newMeeting(t)
+	pictures := slices.Clone(film(t, codecVP8))
+	for i := range pictures {
+		pictures[i].at += []time.Duration{0, 21, 3, 25, 11}[i%5] * time.Millisecond
+		if i > 100 && i < 104 {
+			pictures[i].at = pictures[100].at + time.Duration(i-100)*time.Millisecond
+		}
+	}
+	w := m.track("TR_cam", "alice", "camera", codecVP8)
+	m.record(w, codecVP8, publisher{codec: codecVP8, film: pictures}.events())
+	must(t, w.Close())
+	must(t, m.rec.Finish(t0.Add(11*time.Second)))
+	path, _ := m.export(ExportOptions{})
+	decodes(t, path)
+	lasts(t, path, filmLength)
+}
+
 func TestPictureOfTwoLayersIsExportedOnce(t *testing.T) {
 	m := newMeeting(t)
 	pictures := film(t, codecVP8)

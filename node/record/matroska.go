@@ -46,18 +46,20 @@ type (
 		PixelHeight uint64 `ebml:"PixelHeight"`
 	}
 	mkvTrack struct {
-		TrackNumber  uint64    `ebml:"TrackNumber"`
-		TrackUID     uint64    `ebml:"TrackUID"`
-		TrackType    uint64    `ebml:"TrackType"`
-		FlagDefault  uint64    `ebml:"FlagDefault"`
-		FlagLacing   uint64    `ebml:"FlagLacing"`
-		Name         string    `ebml:"Name"`
-		Language     string    `ebml:"Language"`
-		CodecID      string    `ebml:"CodecID"`
-		CodecPrivate []byte    `ebml:"CodecPrivate,omitempty"`
-		SeekPreRoll  uint64    `ebml:"SeekPreRoll,omitempty"`
-		Audio        *mkvAudio `ebml:"Audio"`
-		Video        *mkvVideo `ebml:"Video"`
+		TrackNumber uint64 `ebml:"TrackNumber"`
+		TrackUID    uint64 `ebml:"TrackUID"`
+		TrackType   uint64 `ebml:"TrackType"`
+		FlagDefault uint64 `ebml:"FlagDefault"`
+		FlagLacing  uint64 `ebml:"FlagLacing"`
+		Name        string `ebml:"Name"`
+		Language    string `ebml:"Language"`
+		// DefaultDuration in ns; an upper bound of the rate, see scan.tick.
+		DefaultDuration uint64    `ebml:"DefaultDuration,omitempty"`
+		CodecID         string    `ebml:"CodecID"`
+		CodecPrivate    []byte    `ebml:"CodecPrivate,omitempty"`
+		SeekPreRoll     uint64    `ebml:"SeekPreRoll,omitempty"`
+		Audio           *mkvAudio `ebml:"Audio"`
+		Video           *mkvVideo `ebml:"Video"`
 	}
 	mkvTracks struct {
 		TrackEntry []mkvTrack `ebml:"TrackEntry"`
@@ -261,7 +263,7 @@ func mkvEntry(number int, s *scan) mkvTrack {
 		Name: s.name(), Language: "und", CodecPrivate: s.config,
 	}
 	if isVideo(s.mime) {
-		t.TrackType = trackVideo
+		t.TrackType, t.DefaultDuration = trackVideo, uint64(s.tick())*1e6
 		t.CodecID = map[string]string{mimeVP8: "V_VP8", mimeVP9: "V_VP9", mimeH264: "V_MPEG4/ISO/AVC"}[s.mime]
 		t.Video = &mkvVideo{uint64(s.width), uint64(s.height)}
 		return t

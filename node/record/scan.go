@@ -46,6 +46,7 @@ type scan struct {
 	first    int64 // media time of the first frame
 	last     int64 // … and of the last
 	interval int64 // between the last two frames
+	least    int64 // between any two frames at different times; 0 if there are none
 
 	config        []byte // codec's private data
 	width, height int    // the largest picture
@@ -100,6 +101,9 @@ func (s *scan) seeFrame(f *frame) {
 		s.first, s.last = f.pts, f.pts
 	}
 	s.interval = f.pts - s.last
+	if s.interval > 0 && (s.least == 0 || s.interval < s.least) {
+		s.least = s.interval
+	}
 	s.last = f.pts
 	s.frames++
 	if !f.keyframe || !isVideo(s.mime) {
@@ -137,6 +141,13 @@ func (s *scan) duration() time.Duration {
 	// The last frame stays for as long as the one before, an audio packet 20 ms.
 	hold := min(max(s.interval, 20_000), 200_000)
 	return time.Duration(s.timeline.at(s.last)+hold) * time.Microsecond
+}
+
+// tick is a time, in ms, that no two pictures of the file are closer than. Camera
+// pictures come irregularly; a tool that counts in pictures per second (ffmpeg)
+// must not guess a rate at which two of them fall on one count.
+func (s *scan) tick() int64 {
+	return max(s.least/1000-1, pictureGap) // 1 less: times in the file are rounded
 }
 
 // name is what a player shows for the track.
