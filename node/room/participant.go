@@ -95,7 +95,7 @@ func Ending(err error) string {
 	case errors.Is(err, context.Canceled):
 		return "node stops"
 	}
-	for _, known := range []error{ErrFull, ErrClosed, errSilent, errRequest} {
+	for _, known := range []error{ErrFull, ErrClosed, errSilent, errOffer, errAnswer} {
 		if errors.Is(err, known) {
 			return known.Error()
 		}
@@ -105,8 +105,9 @@ func Ending(err error) string {
 
 // What a client does that ends it.
 var (
-	errSilent  = errors.New("client is silent")
-	errRequest = errors.New("request cannot be carried out")
+	errSilent = errors.New("client is silent")
+	errOffer  = errors.New("the client's offer (SDP) cannot be used")
+	errAnswer = errors.New("the client's answer (SDP) cannot be used")
 )
 
 // errLeft ends a participant that said goodbye.

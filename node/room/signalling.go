@@ -22,7 +22,7 @@ func (p *Participant) doRequest(req *livekit.SignalRequest) error {
 		return p.doOffer(m.Offer)
 	case *livekit.SignalRequest_Answer:
 		if err := p.session.Answer(m.Answer.GetSdp(), m.Answer.GetId()); err != nil {
-			return fmt.Errorf("%w: answer: %w", errRequest, err)
+			return fmt.Errorf("%w: %w", errAnswer, err)
 		}
 	case *livekit.SignalRequest_Trickle:
 		p.doTrickle(m.Trickle)
@@ -54,7 +54,7 @@ func (p *Participant) doRequest(req *livekit.SignalRequest) error {
 func (p *Participant) doOffer(offer *livekit.SessionDescription) error {
 	answer, err := p.session.Publish(offer.GetSdp(), offer.GetId())
 	if err != nil {
-		return fmt.Errorf("%w: offer: %w", errRequest, err)
+		return fmt.Errorf("%w: %w", errOffer, err)
 	}
 	p.send(&livekit.SignalResponse{Message: &livekit.SignalResponse_Answer{
 		Answer: &livekit.SessionDescription{Type: "answer", Sdp: answer, Id: offer.GetId()}}})

@@ -107,7 +107,7 @@ func TestEnding(t *testing.T) {
 		errLeft: "left",
 		kicked{livekit.DisconnectReason_ROOM_DELETED}:                      "sent away: ROOM_DELETED",
 		fmt.Errorf("join: %w: 2 at most", ErrFull):                         ErrFull.Error(),
-		fmt.Errorf("%w: offer: c=IN IP4 192.0.2.7", errRequest):            errRequest.Error(),
+		fmt.Errorf("%w: c=IN IP4 192.0.2.7", errOffer):                     errOffer.Error(),
 		fmt.Errorf("write tcp 10.0.0.1:7880->192.0.2.7:5000: broken pipe"): "connection lost",
 		fmt.Errorf("%w for 15s", errSilent):                                errSilent.Error(),
 	} {
