@@ -21,10 +21,14 @@ async function open({ url, flags }) {
   const browser = await chromium.launch({ executablePath, args: [...args, '--autoplay-policy=no-user-gesture-required', ...(flags ?? [])] })
   const context = await browser.newContext({ ignoreHTTPSErrors: true, permissions: ['camera', 'microphone'] })
   const page = await context.newPage()
-  const entry = { browser, page, log: [], hosts: new Set() }
+  const entry = { browser, page, log: [], hosts: new Set(), reloads: 0 }
   page.on('console', (m) => entry.log.push(`${m.type()}: ${m.text()}`.slice(0, 500)))
   page.on('pageerror', (e) => entry.log.push(`error: ${e.message}`))
   page.on('request', (r) => entry.hosts.add(new URL(r.url()).host))
+  // The machine's network changes when another test takes its namespace down.
+  page.on('requestfailed', (r) => {
+    if (r.failure()?.errorText === 'net::ERR_NETWORK_CHANGED' && entry.reloads++ < 3) void page.reload().catch(() => {})
+  })
   page.on('websocket', (w) => entry.hosts.add(new URL(w.url()).host))
   const id = String(++next)
   pages.set(id, entry)

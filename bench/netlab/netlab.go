@@ -12,6 +12,7 @@ package netlab
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -172,6 +173,13 @@ func up(h *netlink.Handle, name string, a netip.Addr) error {
 		addr := &netlink.Addr{IPNet: &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(30, 32)}}
 		if err := h.AddrAdd(link, addr); err != nil {
 			return fmt.Errorf("give %s to %q: %w", a, name, err)
+		}
+		// No link-local IPv6 address: it comes a second later, and a browser that
+		// sees the network change drops what it is loading. A kernel without IPv6
+		// has none anyway.
+		const none = 1 // IN6_ADDR_GEN_MODE_NONE
+		if err := h.LinkSetIP6AddrGenMode(link, none); err != nil && !errors.Is(err, syscall.EAFNOSUPPORT) && !errors.Is(err, syscall.EOPNOTSUPP) {
+			return fmt.Errorf("keep IPv6 off %q: %w", name, err)
 		}
 	}
 	if err := h.LinkSetUp(link); err != nil {
