@@ -4,12 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -21,11 +18,6 @@ import (
 	"github.com/domicile/domicile/residency"
 	"github.com/domicile/domicile/router"
 )
-
-// AdminSocket is the name of the operator's socket in a node's data directory.
-// Only the user that runs the node can open it; attendees cannot reach it at
-// all (A19).
-const AdminSocket = "admin.sock"
 
 // NodeState is what an operator sees of a node.
 type NodeState struct {
@@ -84,19 +76,9 @@ func (n *Node) runAdmin(ctx context.Context) error {
 	if n.cfg.DataDir == "" {
 		return nil
 	}
-	if err := os.MkdirAll(n.cfg.DataDir, 0o700); err != nil {
-		return fmt.Errorf("admin socket: %w", err)
-	}
-	path := filepath.Join(n.cfg.DataDir, AdminSocket)
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("admin socket: %w", err)
-	}
-	ln, err := net.Listen("unix", path)
+	ln, err := listenAdmin(n.cfg.DataDir)
 	if err != nil {
 		return fmt.Errorf("admin socket: %w", err)
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		return errors.Join(fmt.Errorf("admin socket: %w", err), ln.Close())
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /state", func(w http.ResponseWriter, r *http.Request) { answer(w, n.state(), nil) })

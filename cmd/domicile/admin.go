@@ -70,10 +70,9 @@ func lastDemo() string {
 
 // ask sends a question to a running node's admin socket.
 func ask(ctx context.Context, dataDir, path string, query url.Values, into any) error {
-	socket := filepath.Join(dataDir, node.AdminSocket)
 	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+			return node.DialAdmin(ctx, dataDir)
 		}}}
 	defer client.CloseIdleConnections()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://node"+path+"?"+query.Encode(), nil)
