@@ -57,6 +57,11 @@ const readyWait = 30 * time.Second
 
 // Run makes the mesh's files, starts its processes, and ends them with itself.
 func (c *demoCmd) Run(ctx context.Context) error {
+	lock, err := lockDemo(c.Dir)
+	if err != nil {
+		return fmt.Errorf("demo: %w", err)
+	}
+	defer lock.Close()
 	mesh, err := prepareDemo(c.Dir, c.Net)
 	if err != nil {
 		return fmt.Errorf("demo: %w", err)
@@ -110,6 +115,23 @@ func (c *demoCmd) Run(ctx context.Context) error {
 		return cause
 	}
 	return nil
+}
+
+// lockDemo makes sure that no other demo runs on the directory: it would get
+// other certificates under its feet. The lock ends with the process.
+func lockDemo(dir string) (*os.File, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(filepath.Join(dir, "demo.lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("another demo runs in %s: stop it first, or give another --dir", dir)
+	}
+	return f, nil
 }
 
 // tell prints what a person does next.

@@ -95,9 +95,6 @@ type demoMaker struct {
 // policies and stored data of an earlier start are kept; addresses and
 // certificates are made anew.
 func prepareDemo(dir, network string) (*demoReady, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
-	}
 	d := &demoMaker{dir: dir, now: time.Now()}
 	ips, err := demoAddresses(network)
 	if err != nil {
