@@ -131,6 +131,9 @@ func (n *Node) known(ctx context.Context, name string) (room.Record, bool, error
 
 // found creates a room at its home.
 func (n *Node) found(ctx context.Context, q resolveRequest) (room.Record, error) {
+	if err := n.allAsked(); err != nil {
+		return room.Record{}, err
+	}
 	policy := n.policyName(q.Spec.Policy)
 	home := router.Home(n.gate(), q.Spec.Name, policy, n.homes(), n.now())
 	if home.Chosen == nil {
@@ -158,6 +161,9 @@ func (n *Node) create(spec room.Record, policy string) (room.Record, error) {
 	defer n.creating.Unlock()
 	if rec, ok, err := n.known(n.ctx, spec.Name); ok || err != nil {
 		return rec, err
+	}
+	if err := n.allAsked(); err != nil { // the home may know of more than who asks it
+		return room.Record{}, err
 	}
 	rec := spec.WithDefaults()
 	rec.Policy, rec.SID, rec.CreatedMS = policy, room.NewID("RM_"), n.now().UnixMilli()

@@ -131,7 +131,7 @@ func (n *Node) replaces(join signal.Join) bool {
 // elsewhere adds to a residency refusal the node that would do.
 func (n *Node) elsewhere(name string, att router.Attendee, err error) error {
 	var r *Refusal
-	if !errors.As(err, &r) || r.Code != CodeRefused || r.Rule == rulePolicyMismatch {
+	if !errors.As(err, &r) || !r.byPlace() {
 		return err
 	}
 	return r.instead(n.place(name, r.Policy, att), n.cfg.Self.Name)

@@ -46,7 +46,9 @@ func (n *Node) load() float64 {
 func (n *Node) followMesh(ctx context.Context) error {
 	for {
 		var peers []relay.Peer
-		for _, m := range n.mesh.Snapshot().Members {
+		members := n.mesh.Snapshot().Members
+		n.origins.see(members, n.cfg.Self.Name)
+		for _, m := range members {
 			if m.Node.Name != n.cfg.Self.Name {
 				peers = append(peers, relay.Peer{Name: m.Node.Name, Addr: m.RelayAddr})
 			}

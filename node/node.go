@@ -56,6 +56,7 @@ type Node struct {
 	sessions   sessions   // attendees' signalling handlers
 	creating   sync.Mutex // held while room records are made and deleted
 	deleted    graveyard
+	origins    knownOrigins
 	ctx        context.Context
 	stop       context.CancelFunc
 }

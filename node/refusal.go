@@ -75,6 +75,11 @@ func refused(v residency.Verdict) *Refusal {
 	return &Refusal{Code: CodeRefused, Message: v.Reason, Rule: v.Rule, Policy: v.Policy}
 }
 
+// byPlace reports whether another node might grant what this one refuses.
+func (r *Refusal) byPlace() bool {
+	return r.Code == CodeRefused && r.Rule != rulePolicyMismatch && r.Rule != ruleOriginAway
+}
+
 // instead adds the node that a placement chose, unless that is the one that refuses.
 func (r *Refusal) instead(p router.Placement, self residency.NodeName) *Refusal {
 	out := *r

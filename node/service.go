@@ -33,7 +33,7 @@ func (s service) CreateRoom(ctx context.Context, req *livekit.CreateRoomRequest)
 // atHome adds to a residency refusal the node to call instead: the room's home.
 func (n *Node) atHome(name string, err error) error {
 	var r *Refusal
-	if !errors.As(err, &r) || r.Code != CodeRefused || r.Rule == rulePolicyMismatch {
+	if !errors.As(err, &r) || !r.byPlace() {
 		return err
 	}
 	return r.instead(router.Home(n.gate(), name, r.Policy, n.candidates(), n.now()), n.cfg.Self.Name)

@@ -1,0 +1,63 @@
+package node
+
+import (
+	"fmt"
+	"sync"
+
+	"github.com/domicile/domicile/control/membership"
+	"github.com/domicile/domicile/residency"
+)
+
+// ruleOriginAway refuses to make a room while an origin that may have its
+// record cannot be asked.
+const ruleOriginAway = "origin-away"
+
+// knownOrigins remembers the other origins that have been part of the mesh
+// since this node started: what they have stored they have when they are away too.
+type knownOrigins struct {
+	mu    sync.Mutex
+	nodes map[residency.NodeName]residency.Node
+}
+
+// see notes the origins among the members.
+func (k *knownOrigins) see(members []membership.Member, self residency.NodeName) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, m := range members {
+		if m.Node.Name == self || !m.Node.Has(residency.RoleOrigin) {
+			continue
+		}
+		if k.nodes == nil {
+			k.nodes = map[residency.NodeName]residency.Node{}
+		}
+		k.nodes[m.Node.Name] = m.Node
+	}
+}
+
+// away names an origin that is known, not a member, and still counts; "" if
+// there is none.
+func (k *knownOrigins) away(member, counts func(residency.Node) bool) residency.NodeName {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for name, o := range k.nodes {
+		if !member(o) && counts(o) {
+			return name
+		}
+	}
+	return ""
+}
+
+// allAsked refuses while an origin is away. It may hold the record of a room of
+// any name, under a narrower policy than the one a new room would get; failover
+// never widens a zone. An origin counts until its certificate ends or is revoked.
+func (n *Node) allAsked() error {
+	away := n.origins.away(
+		func(o residency.Node) bool { _, _, ok := n.peer(o.Name); return ok },
+		func(o residency.Node) bool { return o.ValidAt(n.now()) && !n.gate().Bundle().Revokes(o.Serial) })
+	if away == "" {
+		return nil
+	}
+	return &Refusal{Code: CodeRefused, Rule: ruleOriginAway,
+		Message: fmt.Sprintf("no room can be opened now: node %s is away, and it may have a room of this name with a policy of its own", away),
+		Hint:    fmt.Sprintf("try again when node %s is back; its operator can retire it by revoking its certificate", away)}
+}
