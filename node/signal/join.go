@@ -1,6 +1,6 @@
-// Package signal carries LiveKit's client protocol (v0) between a client and the
-// node: it parses what a client asks for when it connects, answers its check
-// whether it may, and moves signalling messages over a WebSocket.
+// Package signal carries LiveKit's client protocol (v0 and v1) between a client
+// and the node: it parses what a client asks for when it connects, answers its
+// check whether it may, and moves signalling messages over a WebSocket.
 //
 // It decides whether a request is well formed and its token good. It knows
 // nothing of rooms, policies or media, sends no message on its own, and logs
@@ -30,9 +30,14 @@ const (
 	maxParamBytes = 128 // of every parameter that is neither token nor attributes
 )
 
-// Join is what a client asks for when it connects: GET /rtc, signalling v0. It
+// Join is what a client asks for when it connects: GET /rtc (v0) or /rtc/v1. It
 // holds personal data and belongs in no log.
 type Join struct {
+	// Single says that the client speaks v1: one peer connection, which it alone
+	// offers. First is what it sent along.
+	Single bool
+	First  First
+
 	Token    *control.Grants
 	Room     string
 	Identity string // the token's; for a publish-only connection with "#" and its name added
@@ -43,6 +48,7 @@ type Join struct {
 
 	AutoSubscribe  bool // true unless the client said otherwise
 	AdaptiveStream bool
+	NoPause        bool   // the client cannot handle a stream that pauses for lack of bandwidth
 	Publish        string // not empty: a second, publish-only connection under this name
 
 	Reconnect       bool   // the client wants its session back
@@ -62,8 +68,8 @@ type Join struct {
 	RemoteAddr netip.AddrPort
 }
 
-// ParseJoin reads a request to /rtc or /rtc/validate. Every error is a Refusal,
-// ready to be shown to the user.
+// ParseJoin reads a request to /rtc or /rtc/v1, or to validate below them. Every
+// error is a Refusal, ready to be shown to the user.
 func ParseJoin(r *http.Request, keys control.Keys, now time.Time) (Join, error) {
 	if len(r.URL.RawQuery) > maxQueryBytes {
 		return Join{}, Refuse(http.StatusBadRequest, "the request's query has %d bytes, at most %d are allowed", len(r.URL.RawQuery), maxQueryBytes)
@@ -77,9 +83,6 @@ func ParseJoin(r *http.Request, keys control.Keys, now time.Time) (Join, error) 
 	if err != nil {
 		return Join{}, err
 	}
-	if q.Has("join_request") {
-		return Join{}, Refuse(http.StatusBadRequest, "this server speaks LiveKit's signalling v0: connect without join_request (single peer connection mode)")
-	}
 	j := Join{
 		Token: grants, Identity: grants.Identity, Room: grants.Video.Room,
 		Attributes: maps.Clone(grants.Attributes), RemoteAddr: remoteAddr(r),
@@ -87,7 +90,11 @@ func ParseJoin(r *http.Request, keys control.Keys, now time.Time) (Join, error) 
 	if err := j.permit(); err != nil {
 		return Join{}, err
 	}
-	if err := j.parseQuery(q); err != nil {
+	parse := j.parseQuery
+	if q.Has("join_request") || strings.HasPrefix(r.URL.Path, "/rtc/v1") {
+		parse = func(q url.Values) error { return j.parseJoinRequest(q.Get("join_request")) }
+	}
+	if err := parse(q); err != nil {
 		return Join{}, err
 	}
 	return j, nil
@@ -173,9 +180,6 @@ func (j *Join) parseAttributes(encoded string) error {
 	if encoded == "" {
 		return nil
 	}
-	if !j.Token.Video.GetCanUpdateOwnMetadata() {
-		return Refuse(http.StatusForbidden, "the token does not allow setting attributes (canUpdateOwnMetadata)")
-	}
 	raw, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(encoded, "="))
 	if err != nil {
 		return Refuse(http.StatusBadRequest, "attributes are not base64url")
@@ -183,6 +187,17 @@ func (j *Join) parseAttributes(encoded string) error {
 	var attributes map[string]string
 	if err := json.Unmarshal(raw, &attributes); err != nil {
 		return Refuse(http.StatusBadRequest, "attributes are not a JSON object of strings")
+	}
+	return j.addAttributes(attributes)
+}
+
+// addAttributes lays the client's attributes over the token's.
+func (j *Join) addAttributes(attributes map[string]string) error {
+	if len(attributes) == 0 {
+		return nil
+	}
+	if !j.Token.Video.GetCanUpdateOwnMetadata() {
+		return Refuse(http.StatusForbidden, "the token does not allow setting attributes (canUpdateOwnMetadata)")
 	}
 	if j.Attributes == nil {
 		j.Attributes = make(map[string]string, len(attributes))
@@ -205,8 +220,10 @@ type params struct {
 }
 
 // text returns a parameter of bounded length without control characters.
-func (p *params) text(name string) string {
-	s := p.values.Get(name)
+func (p *params) text(name string) string { return p.bounded(name, p.values.Get(name)) }
+
+// bounded returns s if it is short and without control characters.
+func (p *params) bounded(name, s string) string {
 	if len(s) > maxParamBytes {
 		p.fail("parameter %q has %d bytes, at most %d are allowed", name, len(s), maxParamBytes)
 		return ""
@@ -237,6 +254,15 @@ func (p *params) number(name string) int {
 	n, err := strconv.ParseUint(s, 10, 16)
 	if err != nil {
 		p.fail("parameter %q is %q, want a number from 0 to 65535", name, s)
+	}
+	return int(n)
+}
+
+// small returns n if it is a number that v0 would take.
+func (p *params) small(name string, n int32) int {
+	if n < 0 || n > 65535 {
+		p.fail("parameter %q is %d, want a number from 0 to 65535", name, n)
+		return 0
 	}
 	return int(n)
 }

@@ -124,7 +124,7 @@ func TestParseJoinRefuses(t *testing.T) {
 		"bad header, good one":      {good, "Bearer x", 401, "malformed"},
 		"no roomJoin":               {grants(func(g *control.Grants) { g.Video.RoomJoin = false }), "", 403, "roomJoin"},
 		"room is a path":            {grants(func(g *control.Grants) { g.Video.Room = "../x" }), "", 400, "room name"},
-		"join_request":              {good + "&join_request=AAAA", "", 400, "v0"},
+		"join_request":              {good + "&join_request=AAAA", "", 400, "WrappedJoinRequest"},
 		"publish, not allowed":      {grants(func(g *control.Grants) { g.Video.SetCanPublish(false) }) + "&publish=x", "", 403, "canPublish"},
 		"publish, too long":         {grants(func(g *control.Grants) { g.Identity = strings.Repeat("a", 250) }) + "&publish=screen", "", 400, "257 bytes"},
 		"attributes, not allowed":   {good + attributes(`{"a":"b"}`), "", 403, "canUpdateOwnMetadata"},

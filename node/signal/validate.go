@@ -9,7 +9,7 @@ import (
 	"github.com/domicile/domicile/control"
 )
 
-// Validate serves GET /rtc/validate. Clients ask it after their WebSocket was
+// Validate serves GET /rtc/validate and /rtc/v1/validate. Clients ask it after their WebSocket was
 // refused, because a browser hides the answer to a failed upgrade; its text is
 // what the user gets to see. check lets the node refuse a join that is well
 // formed, by residency for instance, with a Refusal; other errors become 500.
