@@ -5,8 +5,9 @@
 // that lets out what a test allows and counts what it does not.
 //
 // It needs root, changes nothing in the host's own namespace but one interface
-// of its own, and removes everything when the test ends. It has no delay and no
-// loss: those need a program in the path.
+// of its own, and removes everything when the test ends. The kernel's netem is
+// not everywhere, so delay, loss and bottlenecks are made by a program in the
+// path: NewImpaired has one, which does what package impair decides.
 package netlab
 
 import (
@@ -41,6 +42,7 @@ type Lab struct {
 	Inside netip.Addr // on the other end
 
 	link string // the host's end
+	path *path  // the program in between; nil: a veth pair
 }
 
 var serial atomic.Uint32
@@ -48,6 +50,18 @@ var serial atomic.Uint32
 // New makes a lab and has the test remove it. All is open until Firewall is
 // called.
 func New(t testing.TB) *Lab {
+	t.Helper()
+	return newLab(t, (*Lab).joinByVeth)
+}
+
+// NewImpaired is New with a program in the path, which does nothing to packets
+// until Impair is called. Its way out is the namespace's default route.
+func NewImpaired(t testing.TB) *Lab {
+	t.Helper()
+	return newLab(t, (*Lab).joinByProgram)
+}
+
+func newLab(t testing.TB, join func(l *Lab, inside netns.NsHandle) error) *Lab {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Fatal("netlab: network namespaces need root: run the tests as root")
@@ -64,7 +78,7 @@ func New(t testing.TB) *Lab {
 			t.Errorf("netlab: remove %q: %v", l.Name, err)
 		}
 	})
-	if err := l.create(); err != nil {
+	if err := l.create(join); err != nil {
 		t.Fatalf("netlab: create %q: %v", l.Name, err)
 	}
 	return l
@@ -83,7 +97,7 @@ func lock() (unlock func(), err error) {
 	return func() { f.Close() }, nil
 }
 
-func (l *Lab) create() error {
+func (l *Lab) create(join func(l *Lab, inside netns.NsHandle) error) error {
 	subnet, err := freeSubnet()
 	if err != nil {
 		return err
@@ -95,11 +109,39 @@ func (l *Lab) create() error {
 		return err
 	}
 	defer inside.Close()
+	return join(l, inside)
+}
+
+func (l *Lab) joinByVeth(inside netns.NsHandle) error {
 	peer := l.link + "p"
 	veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: l.link}, PeerName: peer, PeerNamespace: netlink.NsFd(inside)}
 	if err := netlink.LinkAdd(veth); err != nil {
 		return fmt.Errorf("add veth %q: %w", l.link, err)
 	}
+	return l.configure(inside, peer, func(*netlink.Handle, string) error { return nil })
+}
+
+func (l *Lab) joinByProgram(inside netns.NsHandle) (err error) {
+	p := &path{inside: -1, outside: -1}
+	l.path = p
+	peer := l.link + "p"
+	if p.outside, err = newTUN(l.link); err != nil {
+		return err
+	}
+	if err := l.Do(func() (err error) {
+		p.inside, err = newTUN(peer)
+		return err
+	}); err != nil {
+		return err
+	}
+	if err := l.configure(inside, peer, tuneTUN); err != nil {
+		return err
+	}
+	return p.run(uint64(serial.Load()))
+}
+
+// configure gives both ends their addresses.
+func (l *Lab) configure(inside netns.NsHandle, peer string, tune func(*netlink.Handle, string) error) error {
 	here, err := netlink.NewHandle()
 	if err != nil {
 		return err
@@ -110,13 +152,23 @@ func (l *Lab) create() error {
 		return err
 	}
 	defer there.Close()
+	if err := errors.Join(tune(here, l.link), tune(there, peer)); err != nil {
+		return err
+	}
 	if err := up(here, l.link, l.Host); err != nil {
 		return err
 	}
 	if err := up(there, "lo", netip.Addr{}); err != nil {
 		return err
 	}
-	return up(there, peer, l.Inside)
+	if err := up(there, peer, l.Inside); err != nil || l.path == nil {
+		return err
+	}
+	link, err := there.LinkByName(peer)
+	if err != nil {
+		return err
+	}
+	return there.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Gw: l.Host.AsSlice()})
 }
 
 // freeSubnet finds a /30 of the block in which no interface of the host lies.
@@ -189,6 +241,9 @@ func up(h *netlink.Handle, name string, a netip.Addr) error {
 }
 
 func (l *Lab) remove() error {
+	if l.path != nil {
+		l.path.stop()
+	}
 	if link, err := netlink.LinkByName(l.link); err == nil {
 		if err := netlink.LinkDel(link); err != nil {
 			return err
