@@ -203,7 +203,7 @@ func (r *Room) recordTrack(t *track) {
 	x := &recording{}
 	ctx, stop := context.WithCancel(rc.ctx)
 	x.stop = stop
-	x.down = sfu.NewDownTrack(t.up, sfu.DownConfig{Report: func(sr sfu.SenderReport) {
+	x.down = sfu.NewDownTrack(t.up, sfu.DownConfig{Report: func(sr sfu.SenderReport, _ sfu.Out) {
 		if s := x.sink.Load(); s != nil {
 			s.Report(sr)
 		}
@@ -222,6 +222,18 @@ func (r *Room) recordTrack(t *track) {
 	})
 }
 
+// recordWriter hands a DownTrack's packets to the recorder.
+type recordWriter struct {
+	sink *record.Track
+	now  func() time.Time
+}
+
+// Write implements sfu.Writer.
+func (w recordWriter) Write(_ sfu.Out, rtp []byte, _ int) error {
+	w.sink.WriteRTP(rtp, w.now())
+	return nil
+}
+
 // writeTrack records a track until it ends.
 func (r *Room) writeTrack(ctx context.Context, rec *vault.Recording, x *recording, meta vault.TrackMeta, codec sfu.Codec) error {
 	w, err := rec.Track(meta)
@@ -231,13 +243,13 @@ func (r *Room) writeTrack(ctx context.Context, rec *vault.Recording, x *recordin
 	const ssrc = 1 // of a stream that nobody else sees
 	now := r.deps.Now
 	sink, err := record.NewTrack(w, codec, record.Options{Start: rec.Started(), NeedKeyframe: func() {
-		x.down.HandleRTCP([]rtcp.Packet{&rtcp.PictureLossIndication{MediaSSRC: ssrc}}, now())
+		x.down.HandleRTCP([]rtcp.Packet{&rtcp.PictureLossIndication{MediaSSRC: ssrc}}, now(), &sfu.Scratch{})
 	}})
 	if err != nil {
 		return errors.Join(err, w.Close())
 	}
 	x.sink.Store(sink)
-	x.down.Bind(ssrc, 0, func(rtp []byte) error { sink.WriteRTP(rtp, now()); return nil })
+	x.down.Bind(sfu.Binding{SSRC: ssrc, Writer: recordWriter{sink, now}})
 	return sink.Run(ctx)
 }
 
@@ -274,8 +286,9 @@ func (r *Room) doEmptyRecording(now time.Time) {
 
 // tick lets the recorded tracks follow the layers that come and go.
 func (rc *recorder) tick(now time.Time) {
+	var out sfu.Scratch
 	for _, x := range rc.tracks {
-		x.down.Tick(now)
+		x.down.Tick(now, &out)
 	}
 }
 

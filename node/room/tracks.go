@@ -1,6 +1,7 @@
 package room
 
 import (
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -46,7 +47,12 @@ type outgoing struct {
 func (o *outgoing) Wants() sfu.LayerSet { return sfu.LayerSet(o.layers.Load()) }
 
 // Offer implements sfu.Sink.
-func (o *outgoing) Offer(p *sfu.Packet) { o.track.Offer(uint8(p.Layer), p.Marker, p.Raw) }
+func (o *outgoing) Offer(burst []sfu.Packet, _ sfu.Out) {
+	for i := range burst {
+		p := &burst[i]
+		o.track.Offer(uint8(p.Layer), p.Marker, p.Raw)
+	}
+}
 
 // Report implements sfu.Sink.
 func (o *outgoing) Report(l sfu.Layer, sr sfu.SenderReport) {
@@ -57,11 +63,23 @@ func (o *outgoing) Report(l sfu.Layer, sr sfu.SenderReport) {
 // publisher's read loop.
 type incoming struct{ up *sfu.UpTrack }
 
+// inlet is what a goroutine that reads a link needs to ingest a packet.
+type inlet struct {
+	burst [1]sfu.Inbound
+	out   sfu.Scratch
+}
+
+var inlets = sync.Pool{New: func() any { return new(inlet) }}
+
 // Media implements relay.MediaSink.
 func (i incoming) Media(layer uint8, rtp []byte, arrival time.Time) {
-	if layer < sfu.MaxLayers {
-		i.up.Ingest(sfu.Layer(layer), rtp, arrival)
+	if layer >= sfu.MaxLayers {
+		return
 	}
+	in := inlets.Get().(*inlet)
+	defer inlets.Put(in)
+	in.burst[0] = sfu.Inbound{Raw: rtp, Arrival: arrival}
+	i.up.Ingest(sfu.Layer(layer), in.burst[:], &in.out)
 }
 
 // Report implements relay.MediaSink.

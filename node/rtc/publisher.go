@@ -213,12 +213,15 @@ func (p *publisher) leave(key incomingKey, in *incoming) {
 // readPackets feeds the UpTrack until the stream ends.
 func (p *publisher) readPackets(track *webrtc.TrackRemote, l sfu.Layer, up *sfu.UpTrack) {
 	buf := make([]byte, maxPacket)
+	burst := make([]sfu.Inbound, 1)
+	var out sfu.Scratch
 	for {
 		n, _, err := track.Read(buf)
 		if err != nil {
 			return
 		}
-		up.Ingest(l, buf[:n], p.s.engine.now())
+		burst[0] = sfu.Inbound{Raw: buf[:n], Arrival: p.s.engine.now()}
+		up.Ingest(l, burst, &out)
 	}
 }
 

@@ -29,7 +29,7 @@ type sender struct {
 	writer  webrtc.TrackLocalWriter
 	started bool
 
-	header rtp.Header // used by write alone, which the DownTrack calls one at a time
+	header rtp.Header // used by Write alone, which the DownTrack calls one at a time
 }
 
 var _ webrtc.TrackLocal = (*sender)(nil)
@@ -95,13 +95,13 @@ func (s *sender) start() {
 	s.mu.Lock()
 	ssrc, pt := s.ssrc, s.pt
 	s.mu.Unlock()
-	s.down.Bind(ssrc, pt, s.write)
-	s.down.Tick(s.b.s.engine.now()) // ask for the first keyframe now
+	s.down.Bind(sfu.Binding{SSRC: ssrc, PayloadType: pt, Writer: s})
+	s.down.Tick(s.b.s.engine.now(), &sfu.Scratch{}) // ask for the first keyframe now
 }
 
-// write sends a packet that the DownTrack made: twelve bytes of header and the
-// payload. The header is filled in by hand because pion's parser allocates.
-func (s *sender) write(raw []byte) error {
+// Write implements sfu.Writer. What the DownTrack made is twelve bytes of header
+// and the payload; the header is filled in by hand because pion's parser allocates.
+func (s *sender) Write(_ sfu.Out, raw []byte, _ int) error {
 	s.header.Version = 2
 	s.header.Marker = raw[1]&0x80 != 0
 	s.header.PayloadType = raw[1] & 0x7f
@@ -113,7 +113,7 @@ func (s *sender) write(raw []byte) error {
 }
 
 // report sends the client a sender report (RFC 3550 section 6.4.1).
-func (s *sender) report(sr sfu.SenderReport) {
+func (s *sender) report(sr sfu.SenderReport, _ sfu.Out) {
 	s.mu.Lock()
 	ssrc := s.ssrc
 	s.mu.Unlock()
@@ -126,13 +126,14 @@ func (s *sender) report(sr sfu.SenderReport) {
 // readFeedback hands the client's RTCP to the DownTrack until the section ends.
 func (s *sender) readFeedback() {
 	buf := make([]byte, maxPacket)
+	var out sfu.Scratch
 	for {
 		n, _, err := s.rtp.Read(buf)
 		if err != nil {
 			return
 		}
 		if pkts, err := rtcp.Unmarshal(buf[:n]); err == nil {
-			s.down.HandleRTCP(pkts, s.b.s.engine.now())
+			s.down.HandleRTCP(pkts, s.b.s.engine.now(), &out)
 		}
 	}
 }

@@ -167,8 +167,9 @@ func (s *Session) RestartICE(t Target) error {
 
 // Tick is called by the owner about every 100 ms.
 func (s *Session) Tick(now time.Time) {
+	var out sfu.Scratch
 	for _, d := range s.sub.downTracks() {
-		d.Tick(now)
+		d.Tick(now, &out)
 	}
 }
 

@@ -387,7 +387,7 @@ func firstMedia(t *testing.T, c *client, up *sfu.UpTrack) *webrtc.TrackRemote {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for seq := range uint16(patience / (5 * time.Millisecond)) {
-		up.Ingest(0, rtpKeyframe(up.Codec().MimeType, seq), time.Now())
+		up.Ingest(0, []sfu.Inbound{{Raw: rtpKeyframe(up.Codec().MimeType, seq), Arrival: time.Now()}}, &sfu.Scratch{})
 		select {
 		case tr := <-c.tracks:
 			return tr

@@ -17,17 +17,37 @@ const (
 	resendBudget = 100
 )
 
-// DownConfig says where the packets of a DownTrack go.
+// DownConfig says who hears about a DownTrack.
 type DownConfig struct {
+	// Report takes sender reports on the outgoing stream's clock, from Tick; may
+	// be nil.
+	Report func(sr SenderReport, out Out)
+}
+
+// Binding is what was negotiated with the receiver, and the way to it.
+type Binding struct {
 	SSRC        uint32
 	PayloadType uint8
-	// Write takes each packet. Nil: the DownTrack waits for Bind. It is called
-	// under the DownTrack's lock, so that packets leave in order; it must not
-	// block and not call back. rtp is valid only during the call.
-	Write func(rtp []byte) error
-	// Report takes sender reports on the outgoing stream's clock; may be nil.
-	Report func(SenderReport)
+	// RTXSSRC and RTXPayloadType are those of RFC 4588. SSRC 0: none, packets are
+	// sent again as they were.
+	RTXSSRC        uint32
+	RTXPayloadType uint8
+	Extensions     Extensions
+	MID            string // sent if Extensions has an id for it
+	// PlainOpus says that the receiver takes no redundancy (RFC 2198).
+	PlainOpus bool
+	Writer    Writer
 }
+
+// Limit is what the bandwidth allows: the highest layers, or nothing.
+type Limit struct {
+	Spatial  Layer
+	Temporal uint8
+	Pause    bool
+}
+
+// Unlimited is the Limit of a receiver that takes everything.
+var Unlimited = Limit{Spatial: MaxLayers - 1, Temporal: MaxTemporal - 1}
 
 // DownTrack is one receiver's copy of an UpTrack: it picks a layer and makes
 // one stream without joints of what the publisher sends.
@@ -36,15 +56,14 @@ type DownConfig struct {
 // receivers but the UpTrack's cache.
 type DownTrack struct {
 	up     *UpTrack // static, like report and the rate
-	report func(SenderReport)
+	report func(SenderReport, Out)
 	rate   uint32
 	wants  atomic.Uint32 // a LayerSet, written under mu
 
 	// Guarded by mu, which also puts the writes in order.
 	mu      sync.Mutex
-	write   func([]byte) error
-	ssrc    uint32
-	pt      uint8
+	bound   Binding
+	limit   Limit
 	max     Layer
 	target  Layer // the highest available layer up to max
 	paused  bool
@@ -54,8 +73,6 @@ type DownTrack struct {
 	resends int
 	sr      sentReport
 	stats   DownStats
-	buf     [maxRTP]byte // a packet on its way out
-	src     [maxRTP]byte // a packet from the cache
 }
 
 // sentReport remembers the last sender report, for the round-trip time.
@@ -68,8 +85,7 @@ type sentReport struct {
 func NewDownTrack(up *UpTrack, cfg DownConfig) *DownTrack {
 	d := &DownTrack{
 		up: up, report: cfg.Report, rate: max(up.cfg.Codec.ClockRate, 1),
-		write: cfg.Write, ssrc: cfg.SSRC, pt: cfg.PayloadType,
-		max: MaxLayers - 1, resends: resendBudget,
+		limit: Unlimited, max: MaxLayers - 1, resends: resendBudget,
 	}
 	d.mu.Lock()
 	d.steer()
@@ -80,13 +96,21 @@ func NewDownTrack(up *UpTrack, cfg DownConfig) *DownTrack {
 
 // Bind says where the packets go once that is negotiated. A new SSRC begins at
 // the next keyframe.
-func (d *DownTrack) Bind(ssrc uint32, pt uint8, write func(rtp []byte) error) {
-	d.change(func() { d.ssrc, d.pt, d.write, d.live = ssrc, pt, write, false })
+func (d *DownTrack) Bind(b Binding) {
+	d.change(func() { d.bound, d.live = b, false })
 }
 
 // SetMaxLayer bounds the layer. If no layer so small exists, the smallest is sent.
 func (d *DownTrack) SetMaxLayer(l Layer) {
 	d.change(func() { d.max = min(l, MaxLayers-1) })
+}
+
+// SetLimit bounds what is sent to what the bandwidth allows.
+func (d *DownTrack) SetLimit(l Limit) {
+	d.change(func() {
+		d.limit = l
+		d.live = d.live && !l.Pause
+	})
 }
 
 // SetPaused stops and resumes the stream. When SetPaused(true) returns, nothing
@@ -126,12 +150,14 @@ func (d *DownTrack) settle() {
 // Wants implements Sink.
 func (d *DownTrack) Wants() LayerSet { return LayerSet(d.wants.Load()) }
 
-func (d *DownTrack) idle() bool { return d.closed || d.paused || d.write == nil }
+func (d *DownTrack) idle() bool {
+	return d.closed || d.paused || d.limit.Pause || d.bound.Writer == nil
+}
 
 // steer chooses the target and what is wanted to get there. It reports whether
 // the latter changed.
 func (d *DownTrack) steer() bool {
-	allowed := LayerSet(1<<(d.max+1) - 1)
+	allowed := LayerSet(1<<(min(d.max, d.limit.Spatial)+1) - 1)
 	choice := d.up.Available()
 	switch {
 	case choice == 0:
@@ -154,16 +180,19 @@ func (d *DownTrack) steer() bool {
 }
 
 // Offer implements Sink: choose, renumber, write.
-func (d *DownTrack) Offer(p *Packet) {
+func (d *DownTrack) Offer(burst []Packet, out Out) {
+	changed := false
 	d.mu.Lock()
-	changed := d.offer(p)
+	for i := range burst {
+		changed = d.offer(&burst[i], out) || changed
+	}
 	d.mu.Unlock()
 	if changed {
 		d.up.WantsChanged()
 	}
 }
 
-func (d *DownTrack) offer(p *Packet) (wantsChanged bool) {
+func (d *DownTrack) offer(p *Packet, out Out) (wantsChanged bool) {
 	if d.idle() {
 		return false
 	}
@@ -179,7 +208,7 @@ func (d *DownTrack) offer(p *Packet) (wantsChanged bool) {
 		wantsChanged = d.steer()
 	}
 	if n, ok := d.m.take(p, &desc); ok {
-		d.send(p.Marker, p.Payload, n, &desc)
+		d.send(p.Marker, p.Payload, n, &desc, out)
 	}
 	return wantsChanged
 }
@@ -223,12 +252,12 @@ func (d *DownTrack) clock(p *Packet) (offset uint32, known bool) {
 	return a.RTP + uint32(int64(ticks)) - b.RTP + old.ts, true
 }
 
-func (d *DownTrack) send(marker bool, payload []byte, n numbers, desc *vp8) {
-	size := headerSize + len(payload)
-	putHeader(d.buf[:], marker, d.pt, n.seq, n.ts, d.ssrc)
-	copy(d.buf[headerSize:], payload)
-	desc.patch(d.buf[headerSize:size], n.pid, n.tl0)
-	if err := d.write(d.buf[:size]); err != nil {
+func (d *DownTrack) send(marker bool, payload []byte, n numbers, desc *vp8, out Out) {
+	rtp := out.Reserve(headerSize + len(payload))
+	putHeader(rtp, marker, d.bound.PayloadType, n.seq, n.ts, d.bound.SSRC)
+	copy(rtp[headerSize:], payload)
+	desc.patch(rtp[headerSize:], n.pid, n.tl0)
+	if err := d.bound.Writer.Write(out, rtp, 0); err != nil {
 		d.stats.WriteErrors++
 		return
 	}
@@ -236,15 +265,9 @@ func (d *DownTrack) send(marker bool, payload []byte, n numbers, desc *vp8) {
 	d.stats.Bytes += uint64(len(payload))
 }
 
-// Report implements Sink.
-func (d *DownTrack) Report(l Layer, sr SenderReport) {
-	d.mu.Lock()
-	out, ok := d.convert(l, sr, sr.Arrival)
-	d.mu.Unlock()
-	if ok && d.report != nil {
-		d.report(out)
-	}
-}
+// Report implements Sink: the receiver gets reports from Tick, made of the
+// newest that the UpTrack has.
+func (d *DownTrack) Report(Layer, SenderReport) {}
 
 // convert puts a sender report on the outgoing clock, carried forward to now.
 // The publisher's wall clock stays: its camera and microphone share it, which
@@ -265,7 +288,7 @@ func (d *DownTrack) convert(l Layer, sr SenderReport, now time.Time) (SenderRepo
 
 // Tick is called by the owner about every 100 ms: it follows the layers that
 // come and go, and asks for the keyframe that a switch waits for until it comes.
-func (d *DownTrack) Tick(now time.Time) {
+func (d *DownTrack) Tick(now time.Time, out Out) {
 	d.mu.Lock()
 	d.resends = resendBudget
 	changed := d.steer()
@@ -279,7 +302,7 @@ func (d *DownTrack) Tick(now time.Time) {
 		d.up.RequestKeyframe(target, now)
 	}
 	if due && d.report != nil {
-		d.report(sr)
+		d.report(sr, out)
 	}
 }
 
@@ -301,11 +324,11 @@ func (d *DownTrack) dueReport(now time.Time) (SenderReport, bool) {
 
 // HandleRTCP takes the receiver's feedback. Reports about other streams are
 // passed over.
-func (d *DownTrack) HandleRTCP(pkts []rtcp.Packet, now time.Time) {
+func (d *DownTrack) HandleRTCP(pkts []rtcp.Packet, now time.Time, out Out) {
 	d.mu.Lock()
 	keyframe := false
 	for _, pkt := range pkts {
-		keyframe = d.handle(pkt, now) || keyframe
+		keyframe = d.handle(pkt, now, out) || keyframe
 	}
 	layer := d.target
 	if d.live {
@@ -319,17 +342,17 @@ func (d *DownTrack) HandleRTCP(pkts []rtcp.Packet, now time.Time) {
 }
 
 // handle reports whether the receiver needs a keyframe.
-func (d *DownTrack) handle(pkt rtcp.Packet, now time.Time) (keyframe bool) {
+func (d *DownTrack) handle(pkt rtcp.Packet, now time.Time, out Out) (keyframe bool) {
 	switch pkt := pkt.(type) {
 	case *rtcp.TransportLayerNack:
-		if pkt.MediaSSRC == d.ssrc {
-			d.resendAll(pkt.Nacks)
+		if pkt.MediaSSRC == d.bound.SSRC {
+			d.resendAll(pkt.Nacks, out)
 		}
 	case *rtcp.PictureLossIndication:
-		keyframe = pkt.MediaSSRC == d.ssrc
+		keyframe = pkt.MediaSSRC == d.bound.SSRC
 	case *rtcp.FullIntraRequest:
 		for _, e := range pkt.FIR {
-			keyframe = keyframe || e.SSRC == d.ssrc
+			keyframe = keyframe || e.SSRC == d.bound.SSRC
 		}
 	case *rtcp.ReceiverReport:
 		d.received(pkt.Reports, now)
@@ -342,45 +365,50 @@ func (d *DownTrack) handle(pkt rtcp.Packet, now time.Time) (keyframe bool) {
 	return keyframe
 }
 
-func (d *DownTrack) resendAll(pairs []rtcp.NackPair) {
+func (d *DownTrack) resendAll(pairs []rtcp.NackPair, out Out) {
 	for _, pair := range pairs {
 		mask := uint32(pair.LostPackets)<<1 | 1
 		for i := uint16(0); mask != 0; i, mask = i+1, mask>>1 {
 			if mask&1 != 0 {
-				d.resend(pair.PacketID + i)
+				d.resend(pair.PacketID+i, out)
 			}
 		}
 	}
 }
 
+// packets lends room for a packet from the cache.
+var packets = sync.Pool{New: func() any { return new([maxRTP]byte) }}
+
 // resend writes a packet again, from the UpTrack's cache.
-func (d *DownTrack) resend(seq uint16) {
+func (d *DownTrack) resend(seq uint16, out Out) {
 	d.stats.Nacks++
 	s, ext, ok := d.m.source(seq)
 	if !ok || d.idle() || d.resends == 0 {
 		return
 	}
-	size, ok := d.up.cached(s.layer, s.epoch, ext, d.src[:])
+	src := packets.Get().(*[maxRTP]byte)
+	defer packets.Put(src)
+	size, ok := d.up.cached(s.layer, s.epoch, ext, src[:])
 	if !ok {
 		return
 	}
-	h, err := parseHeader(d.src[:size])
+	h, err := parseHeader(src[:size])
 	if err != nil {
 		return
 	}
 	d.resends--
 	d.stats.Resent++
-	payload := d.src[h.start:h.end]
+	payload := src[h.start:h.end]
 	var desc vp8
 	if d.up.format == formatVP8 {
 		desc, _ = parseVP8(payload)
 	}
-	d.send(h.marker, payload, s.numbers(s.number(ext), h.ts, &desc), &desc)
+	d.send(h.marker, payload, s.numbers(s.number(ext), h.ts, &desc), &desc, out)
 }
 
 func (d *DownTrack) received(reports []rtcp.ReceptionReport, now time.Time) {
 	for _, r := range reports {
-		if r.SSRC != d.ssrc {
+		if r.SSRC != d.bound.SSRC {
 			continue
 		}
 		d.stats.FractionLost = float64(r.FractionLost) / 256

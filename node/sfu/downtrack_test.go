@@ -12,7 +12,7 @@ import (
 func TestSwitchUpLeavesNoJoint(t *testing.T) {
 	c := newCamera(3)
 	r := &receiver{t: t}
-	d := NewDownTrack(c.up, r.config())
+	d := r.follow(c.up)
 	c.run(60, d)
 	if got := d.Stats(); got.Layer != 2 || got.Switches != 1 {
 		t.Fatalf("layer %d after %d switches, want 2 after 1", got.Layer, got.Switches)
@@ -32,7 +32,7 @@ func TestSwitchWaitsForTheKeyframe(t *testing.T) {
 	c := newCamera(2)
 	c.up.OnKeyframeRequest(func(l Layer) { c.asked = append(c.asked, l) }) // and sends none
 	r := &receiver{t: t}
-	d := NewDownTrack(c.up, r.config())
+	d := r.follow(c.up)
 	c.run(45, d)
 	if got := d.Stats(); got.Layer != 0 || got.Target != 1 || len(r.got) != 45 {
 		t.Fatalf("layer %d, target %d, %d packets; want layer 0 to go on meanwhile", got.Layer, got.Target, len(r.got))
@@ -56,7 +56,7 @@ func TestSwitchWaitsForTheKeyframe(t *testing.T) {
 func TestLostLayerFallsBack(t *testing.T) {
 	c := newCamera(3)
 	r := &receiver{t: t}
-	d := NewDownTrack(c.up, r.config())
+	d := r.follow(c.up)
 	c.run(30, d)
 	c.layers = c.layers[:2] // bandwidth is short: the browser drops its top layer
 	c.run(90, d)
@@ -82,7 +82,7 @@ func TestSilentTrackKeepsItsLayers(t *testing.T) {
 func TestPauseLeavesNoJoint(t *testing.T) {
 	c := newCamera(1)
 	r := &receiver{t: t}
-	d := NewDownTrack(c.up, r.config())
+	d := r.follow(c.up)
 	c.run(10, d)
 	d.SetPaused(true)
 	before := len(r.got)
@@ -107,13 +107,13 @@ func TestPauseLeavesNoJoint(t *testing.T) {
 func TestMutedTrackIsNotForwarded(t *testing.T) {
 	c := newCamera(2)
 	r := &receiver{t: t}
-	d := NewDownTrack(c.up, r.config())
+	d := r.follow(c.up)
 	c.run(30, d)
 	before := len(r.got)
 	c.up.SetMuted(true)
 	c.run(30, d)
 	lost := r.got[before-1].seq
-	d.HandleRTCP([]rtcp.Packet{&rtcp.TransportLayerNack{MediaSSRC: 7, Nacks: []rtcp.NackPair{{PacketID: lost}}}}, c.now)
+	d.HandleRTCP([]rtcp.Packet{&rtcp.TransportLayerNack{MediaSSRC: 7, Nacks: []rtcp.NackPair{{PacketID: lost}}}}, c.now, &Scratch{})
 	if len(r.got) != before {
 		t.Fatalf("%d packets written while muted", len(r.got)-before)
 	}
@@ -131,11 +131,11 @@ func TestMutedTrackIsNotForwarded(t *testing.T) {
 func TestPaddingIsClosedOver(t *testing.T) {
 	c := newCamera(1)
 	r := &receiver{t: t}
-	d := NewDownTrack(c.up, r.config())
+	d := r.follow(c.up)
 	for range 200 {
 		c.frame()
 		for range 3 {
-			c.up.Ingest(0, c.layers[0].padding(), c.now)
+			ingest(c.up, 0, c.layers[0].padding(), c.now)
 		}
 	}
 	if len(r.got) != 200 {
@@ -148,12 +148,12 @@ func TestPaddingIsClosedOver(t *testing.T) {
 func TestReorderingAndDuplicates(t *testing.T) {
 	c := newCamera(1)
 	r := &receiver{t: t}
-	NewDownTrack(c.up, r.config())
+	r.follow(c.up)
 	c.frame()
 	s := c.layers[0]
 	a, b, pad, e := s.packet(false), s.packet(false), s.padding(), s.packet(false)
 	for _, raw := range [][]byte{b, e, b, a, a, pad, e} {
-		c.up.Ingest(0, raw, c.now)
+		ingest(c.up, 0, raw, c.now)
 	}
 	first := r.got[0].seq
 	var order []uint16
@@ -178,7 +178,7 @@ func TestReorderingAndDuplicates(t *testing.T) {
 func TestNackIsAnsweredWithTheSameBytes(t *testing.T) {
 	c := newCamera(3)
 	r := &receiver{t: t}
-	d := NewDownTrack(c.up, r.config())
+	d := r.follow(c.up)
 	c.run(90, d)
 	sent := r.got
 	r.got = nil
@@ -186,7 +186,7 @@ func TestNackIsAnsweredWithTheSameBytes(t *testing.T) {
 	for i := 0; i+17 <= len(sent); i += 17 {
 		pairs = append(pairs, rtcp.NackPair{PacketID: sent[i].seq, LostPackets: 0xffff})
 	}
-	d.HandleRTCP([]rtcp.Packet{&rtcp.TransportLayerNack{MediaSSRC: 7, Nacks: pairs}}, c.now)
+	d.HandleRTCP([]rtcp.Packet{&rtcp.TransportLayerNack{MediaSSRC: 7, Nacks: pairs}}, c.now, &Scratch{})
 	if len(r.got) != 17*len(pairs) {
 		t.Fatalf("%d packets sent again, want %d", len(r.got), 17*len(pairs))
 	}
@@ -200,7 +200,7 @@ func TestNackIsAnsweredWithTheSameBytes(t *testing.T) {
 func TestNackIsBounded(t *testing.T) {
 	c := newCamera(1)
 	r := &receiver{t: t}
-	d := NewDownTrack(c.up, r.config())
+	d := r.follow(c.up)
 	c.run(30, d)
 	r.got = nil
 	flood := &rtcp.TransportLayerNack{MediaSSRC: 7}
@@ -208,7 +208,7 @@ func TestNackIsBounded(t *testing.T) {
 		flood.Nacks = append(flood.Nacks, rtcp.NackPair{PacketID: uint16(i * 16), LostPackets: 0xffff})
 	}
 	for range 20 {
-		d.HandleRTCP([]rtcp.Packet{flood}, c.now)
+		d.HandleRTCP([]rtcp.Packet{flood}, c.now, &Scratch{})
 	}
 	if len(r.got) != resendBudget {
 		t.Errorf("%d packets sent again in a tick, want %d", len(r.got), resendBudget)
@@ -218,13 +218,13 @@ func TestNackIsBounded(t *testing.T) {
 func TestNackForAnotherStreamIsPassedOver(t *testing.T) {
 	c := newCamera(1)
 	r := &receiver{t: t}
-	d := NewDownTrack(c.up, r.config())
+	d := r.follow(c.up)
 	c.run(30, d)
 	n := len(r.got)
 	d.HandleRTCP([]rtcp.Packet{
 		&rtcp.TransportLayerNack{MediaSSRC: 8, Nacks: []rtcp.NackPair{{PacketID: r.got[n-1].seq}}},
 		&rtcp.PictureLossIndication{MediaSSRC: 8},
-	}, c.now)
+	}, c.now, &Scratch{})
 	if len(r.got) != n || d.Stats().KeyframeRequests != 0 {
 		t.Error("feedback about another stream was acted on")
 	}
@@ -238,20 +238,20 @@ func TestLayersShareTheClockOfTheirReports(t *testing.T) {
 	for l := range c.layers {
 		c.up.Report(Layer(l), SenderReport{NTP: ntp(start), RTP: c.layers[l].ts, Arrival: start})
 	}
-	d := NewDownTrack(c.up, r.config())
-	c.up.Ingest(0, c.layers[0].packet(true), start)
-	c.up.Ingest(1, rawRTP(1, 1, c.layers[1].ssrc, []byte{0x10, 0x01}), start) // there is a layer 1
+	d := r.follow(c.up)
+	ingest(c.up, 0, c.layers[0].packet(true), start)
+	ingest(c.up, 1, rawRTP(1, 1, c.layers[1].ssrc, []byte{0x10, 0x01}), start) // there is a layer 1
 	c.layers[1].seq = 2
-	d.Tick(start)
+	d.Tick(start, &Scratch{})
 	c.layers[1].ts += 90000 // what it shows was taken a second after the first report
-	c.up.Ingest(1, c.layers[1].packet(true), start.Add(time.Second+late))
+	ingest(c.up, 1, c.layers[1].packet(true), start.Add(time.Second+late))
 	if len(r.got) != 2 {
 		t.Fatalf("got %d packets, want 2", len(r.got))
 	}
 	if got := r.got[1].ts - r.got[0].ts; got != 90000 {
 		t.Errorf("the layers are %d ticks apart, want 90000", got)
 	}
-	d.Tick(start.Add(3 * time.Second))
+	d.Tick(start.Add(3*time.Second), &Scratch{})
 	sr := r.reports[len(r.reports)-1]
 	if got := sr.RTP - r.got[0].ts; got < 269998 || got > 270002 {
 		t.Errorf("report is %d ticks after the first packet, want 3 s", got)
@@ -264,12 +264,13 @@ func TestLayersShareTheClockOfTheirReports(t *testing.T) {
 func TestRoundTripTime(t *testing.T) {
 	c := newCamera(1)
 	r := &receiver{t: t}
-	d := NewDownTrack(c.up, r.config())
+	d := r.follow(c.up)
 	c.frame()
 	c.up.Report(0, SenderReport{NTP: ntp(c.now), RTP: c.layers[0].ts, Arrival: c.now})
+	d.Tick(c.now, &Scratch{})
 	d.HandleRTCP([]rtcp.Packet{&rtcp.ReceiverReport{Reports: []rtcp.ReceptionReport{
 		{SSRC: 7, FractionLost: 64, LastSenderReport: uint32(r.reports[0].NTP >> 16), Delay: 1 << 16 / 2},
-	}}}, c.now.Add(600*time.Millisecond))
+	}}}, c.now.Add(600*time.Millisecond), &Scratch{})
 	if got := d.Stats(); got.RTT != 100*time.Millisecond || got.FractionLost != 0.25 {
 		t.Errorf("round trip %v, loss %v; want 100ms, 0.25", got.RTT, got.FractionLost)
 	}
@@ -279,12 +280,12 @@ func TestReceiversKeyframeRequestsAreMerged(t *testing.T) {
 	c := newCamera(1)
 	var downs []*DownTrack
 	for range 50 {
-		downs = append(downs, NewDownTrack(c.up, (&receiver{t: t}).config()))
+		downs = append(downs, (&receiver{t: t}).follow(c.up))
 	}
 	c.frame()
 	c.asked = nil
 	for _, d := range downs {
-		d.HandleRTCP([]rtcp.Packet{&rtcp.PictureLossIndication{MediaSSRC: 7}}, c.now)
+		d.HandleRTCP([]rtcp.Packet{&rtcp.PictureLossIndication{MediaSSRC: 7}}, c.now, &Scratch{})
 	}
 	if len(c.asked) != 1 {
 		t.Fatalf("50 requests became %d, want 1", len(c.asked))
@@ -307,8 +308,8 @@ func TestReceiversKeyframeRequestsAreMerged(t *testing.T) {
 func TestFailingWriterHarmsNobodyElse(t *testing.T) {
 	c := newCamera(1)
 	bad, good := &receiver{t: t, fail: errors.New("closed")}, &receiver{t: t}
-	d := NewDownTrack(c.up, bad.config())
-	NewDownTrack(c.up, good.config())
+	d := bad.follow(c.up)
+	good.follow(c.up)
 	c.run(5)
 	if len(good.got) != 5 || d.Stats().WriteErrors != 5 {
 		t.Errorf("%d packets, %d errors; want 5 and 5", len(good.got), d.Stats().WriteErrors)
@@ -323,8 +324,8 @@ func TestUnboundDownTrackWantsNothing(t *testing.T) {
 	if c.up.Wanted() != 0 || len(c.asked) != 0 {
 		t.Errorf("wants %b, asked %v", c.up.Wanted(), c.asked)
 	}
-	d.Bind(7, 96, r.write)
-	d.Tick(c.now)
+	d.Bind(Binding{SSRC: 7, PayloadType: 96, Writer: r})
+	d.Tick(c.now, &Scratch{})
 	c.run(5, d)
 	if len(r.got) != 5 || !r.got[0].keyframe {
 		t.Errorf("%d packets after binding, want 5 that begin with a keyframe", len(r.got))
@@ -339,10 +340,10 @@ func TestUnboundDownTrackWantsNothing(t *testing.T) {
 func TestAudioBeginsAtOnce(t *testing.T) {
 	up := NewUpTrack(opusCfg)
 	r := &receiver{t: t}
-	d := NewDownTrack(up, r.config())
-	up.Ingest(0, rawRTP(9, 960, 1, []byte{1}), start)
-	up.Ingest(1, rawRTP(10, 1920, 1, []byte{1}), start) // audio has no layers
-	d.HandleRTCP([]rtcp.Packet{&rtcp.PictureLossIndication{MediaSSRC: 7}}, start)
+	d := r.follow(up)
+	ingest(up, 0, rawRTP(9, 960, 1, []byte{1}), start)
+	ingest(up, 1, rawRTP(10, 1920, 1, []byte{1}), start) // audio has no layers
+	d.HandleRTCP([]rtcp.Packet{&rtcp.PictureLossIndication{MediaSSRC: 7}}, start, &Scratch{})
 	if len(r.got) != 1 || up.Stats().Malformed != 1 {
 		t.Errorf("got %d packets, %d malformed; want 1 and 1", len(r.got), up.Stats().Malformed)
 	}
@@ -351,15 +352,17 @@ func TestAudioBeginsAtOnce(t *testing.T) {
 func TestIngestToWriteAllocatesNothing(t *testing.T) {
 	c := newCamera(1)
 	for range 10 {
-		d := NewDownTrack(c.up, DownConfig{SSRC: 7, PayloadType: 96, Write: func([]byte) error { return nil }})
-		d.Tick(start)
+		d := NewDownTrack(c.up, DownConfig{})
+		d.Bind(Binding{SSRC: 7, PayloadType: 96, Writer: writerFunc(func([]byte) error { return nil })})
+		d.Tick(start, &Scratch{})
 	}
 	s := c.layers[0]
 	raw := withExtension(append(s.packet(true), make([]byte, 1100)...))
+	burst, out := []Inbound{{raw, start}}, &Scratch{}
 	send := func() {
 		raw[2], raw[3] = byte(s.seq>>8), byte(s.seq)
 		s.seq++
-		c.up.Ingest(0, raw, start)
+		c.up.Ingest(0, burst, out)
 	}
 	for range 2 * videoCache {
 		send() // the cache grows to the packets' size once

@@ -20,15 +20,15 @@ func FuzzIngest(f *testing.F) {
 		cfg := UpTrackConfig{Kind: Video, Codec: Codec{MimeType: mimes[int(codec)%len(mimes)], ClockRate: 90000}}
 		up := NewUpTrack(cfg)
 		r := &receiver{t: t}
-		d := NewDownTrack(up, r.config())
+		d := r.follow(up)
 		for _, raw := range [][]byte{a, b, a} {
-			up.Ingest(Layer(codec>>6), raw, start)
-			d.Tick(start)
+			ingest(up, Layer(codec>>6), raw, start)
+			d.Tick(start, &Scratch{})
 		}
 		for i := range r.got {
 			d.HandleRTCP([]rtcp.Packet{&rtcp.TransportLayerNack{
 				MediaSSRC: 7, Nacks: []rtcp.NackPair{{PacketID: r.got[i].seq}},
-			}}, start)
+			}}, start, &Scratch{})
 		}
 	})
 }
@@ -52,8 +52,8 @@ func FuzzRTCP(f *testing.F) {
 			return
 		}
 		c := newCamera(1)
-		d := NewDownTrack(c.up, (&receiver{t: t}).config())
+		d := (&receiver{t: t}).follow(c.up)
 		c.run(4, d)
-		d.HandleRTCP(pkts, c.now)
+		d.HandleRTCP(pkts, c.now, &Scratch{})
 	})
 }

@@ -87,7 +87,7 @@ type receiver struct {
 	fail    error
 }
 
-func (r *receiver) write(raw []byte) error {
+func (r *receiver) Write(_ Out, raw []byte, _ int) error {
 	if r.fail != nil {
 		return r.fail
 	}
@@ -105,11 +105,21 @@ func (r *receiver) write(raw []byte) error {
 	return nil
 }
 
-func (r *receiver) config() DownConfig {
-	return DownConfig{
-		SSRC: 7, PayloadType: 96, Write: r.write,
-		Report: func(sr SenderReport) { r.reports = append(r.reports, sr) },
-	}
+// follow returns a DownTrack of up that writes to the receiver.
+func (r *receiver) follow(up *UpTrack) *DownTrack {
+	d := NewDownTrack(up, DownConfig{Report: func(sr SenderReport, _ Out) { r.reports = append(r.reports, sr) }})
+	d.Bind(Binding{SSRC: 7, PayloadType: 96, Writer: r})
+	return d
+}
+
+// writerFunc is a Writer that is one function.
+type writerFunc func(rtp []byte) error
+
+func (f writerFunc) Write(_ Out, rtp []byte, _ int) error { return f(rtp) }
+
+// ingest gives one packet to a track.
+func ingest(up *UpTrack, l Layer, raw []byte, at time.Time) {
+	up.Ingest(l, []Inbound{{raw, at}}, &Scratch{})
 }
 
 // continuous fails unless the stream has no joint that a decoder could see.
@@ -157,7 +167,7 @@ func newCamera(layers int) *camera {
 // frame sends one packet on each layer and moves the clock by a frame.
 func (c *camera) frame() {
 	for l, s := range c.layers {
-		c.up.Ingest(Layer(l), withExtension(s.packet(c.key[l])), c.now)
+		ingest(c.up, Layer(l), withExtension(s.packet(c.key[l])), c.now)
 		c.key[l] = false
 	}
 	c.now = c.now.Add(time.Second / 30)
@@ -170,7 +180,7 @@ func (c *camera) run(frames int, downs ...*DownTrack) {
 		if i%3 == 2 {
 			c.up.Tick(c.now)
 			for _, d := range downs {
-				d.Tick(c.now)
+				d.Tick(c.now, &Scratch{})
 			}
 		}
 	}

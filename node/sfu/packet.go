@@ -35,6 +35,10 @@ type Layer uint8
 // MaxLayers bounds the simulcast layers of a track (LiveKit clients send up to three).
 const MaxLayers = 3
 
+// MaxTemporal bounds the temporal layers of a layer: what lies above counts as
+// the highest.
+const MaxTemporal = 4
+
 // LayerSet is a set of layers, bit i for Layer(i).
 type LayerSet uint8
 
@@ -79,18 +83,59 @@ type SenderReport struct {
 	Arrival time.Time // when this node received it
 }
 
+// Inbound is one RTP packet as it came from the publisher or another node. Raw
+// is valid, and left unchanged, during the call that passes it.
+type Inbound struct {
+	Raw     []byte
+	Arrival time.Time
+}
+
+// Out is where packets leave from: a batch of messages that Flush sends. It
+// belongs to one goroutine.
+type Out interface {
+	// Reserve returns room for n bytes, valid until Flush.
+	Reserve(n int) []byte
+	Flush()
+}
+
+// Writer sends the packets of one DownTrack on, towards its receiver. It is
+// called under the DownTrack's lock, so that packets leave in order; it must not
+// block and not call back.
+type Writer interface {
+	// Write takes a packet that lies in room from out.Reserve. stampAt is the
+	// offset of the two bytes that are to hold the transport-wide sequence
+	// number (draft-holmer-rmcat-transport-wide-cc-extensions-01); 0: there are none.
+	Write(out Out, rtp []byte, stampAt int) error
+}
+
+// Scratch is an Out for writers that are done with a packet when Write returns:
+// every Reserve gives the same room.
+type Scratch struct{ buf []byte }
+
+// Reserve implements Out.
+func (s *Scratch) Reserve(n int) []byte {
+	if n > cap(s.buf) {
+		s.buf = make([]byte, max(n, maxRTP))
+	}
+	return s.buf[:n]
+}
+
+// Flush implements Out.
+func (s *Scratch) Flush() {}
+
 // Sink receives the packets of an UpTrack: a DownTrack, a link to another
-// node, a recorder. Calls come from the publisher's read loop, one packet of a
-// layer at a time but different layers from different goroutines; a sink never
-// blocks.
+// node, a recorder. Calls come from the goroutine that reads the publisher's
+// packets, one burst of a layer at a time but different layers from different
+// goroutines; a sink never blocks.
 type Sink interface {
 	// Wants is the set of layers the sink needs now; others are not offered.
 	// Call UpTrack.WantsChanged after the answer changes. It is asked under the
 	// UpTrack's lock and must not call back.
 	Wants() LayerSet
-	// Offer hands over a packet; p is valid only during the call. It must not
-	// call SetMuted of the UpTrack, which waits for the packets under way.
-	Offer(p *Packet)
+	// Offer hands over packets of one layer in the order of their arrival; they
+	// are valid only during the call. It must not call SetMuted of the UpTrack,
+	// which waits for the packets under way.
+	Offer(burst []Packet, out Out)
 	// Report hands over a sender report of a layer, wanted or not, from the
 	// goroutine that reads RTCP.
 	Report(l Layer, sr SenderReport)

@@ -20,7 +20,7 @@ type upLayer struct {
 	// it makes a layer's packets come one at a time, and lets SetMuted wait for
 	// those under way.
 	ingest  sync.Mutex
-	pkt     Packet // handed to the sinks, reused
+	burst   []Packet // handed to the sinks, reused
 	started bool
 	ssrc    uint32
 	highest int64 // extended sequence number
@@ -73,24 +73,24 @@ func (u *upLayer) begin(h header, raw []byte) int64 {
 	return u.highest
 }
 
-// fill makes the packet that the sinks see.
-func (u *upLayer) fill(l Layer, f format, h header, ext int64, raw []byte, arrival time.Time) *Packet {
-	payload := raw[h.start:h.end]
-	u.pkt = Packet{
-		Layer: l, Raw: raw, Payload: payload,
+// add puts a packet into the burst that the sinks see.
+func (u *upLayer) add(l Layer, f format, h header, ext int64, in Inbound) {
+	payload := in.Raw[h.start:h.end]
+	p := Packet{
+		Layer: l, Raw: in.Raw, Payload: payload,
 		Seq: h.seq, TS: h.ts, Marker: h.marker,
 		Keyframe: f.keyframe(payload),
-		Arrival:  arrival,
+		Arrival:  in.Arrival,
 		ext:      ext, epoch: u.epoch.Load(),
 	}
+	u.burst = append(u.burst, p)
 	u.count.packets.Add(1)
-	u.count.bytes.Add(uint64(len(raw)))
-	if u.pkt.Keyframe {
+	u.count.bytes.Add(uint64(len(in.Raw)))
+	if p.Keyframe {
 		u.ask.answered()
 		u.count.keyframes.Add(1)
 	}
-	u.last.Store(arrival.UnixNano())
-	return &u.pkt
+	u.last.Store(in.Arrival.UnixNano())
 }
 
 // stop makes the next packet begin a new epoch, and returns when no packet is

@@ -20,6 +20,12 @@ type UpTrackConfig struct {
 	// Relayed says that the track comes from another node, which then tells
 	// which layers there are (SetAvailable); a local track finds out by itself.
 	Relayed bool
+	// Extensions are the header extensions that the publisher negotiated.
+	Extensions Extensions
+	// SVC says that one stream carries all the spatial layers.
+	SVC bool
+	// Screen says that the picture is of a screen, which goes before cameras.
+	Screen bool
 }
 
 // UpTrack is one published track on this node, whether its publisher is served
@@ -76,17 +82,15 @@ func (t *UpTrack) Codec() Codec { return t.cfg.Codec }
 // Relayed reports whether the track comes from another node.
 func (t *UpTrack) Relayed() bool { return t.cfg.Relayed }
 
-// Ingest takes an RTP packet of a layer: cache, then each sink that wants the
-// layer. rtp is not kept and not changed. A packet that cannot be read, a
-// duplicate and one that is too late are counted and dropped.
-func (t *UpTrack) Ingest(l Layer, rtp []byte, arrival time.Time) {
-	h, err := parseHeader(rtp)
-	if err != nil || !t.carries(l) {
-		t.malformed.Add(1)
+// Ingest takes RTP packets of a layer in the order of their arrival: cache, then
+// each sink that wants the layer, which sends through out. A packet that cannot
+// be read, a duplicate and one that is too late are counted and dropped.
+func (t *UpTrack) Ingest(l Layer, burst []Inbound, out Out) {
+	if !t.carries(l) {
+		t.malformed.Add(uint64(len(burst)))
 		return
 	}
-	t.forward(l, h, rtp, arrival)
-	if !t.cfg.Relayed && !t.Available().Has(l) {
+	if t.forward(l, burst, out) && !t.cfg.Relayed && !t.Available().Has(l) {
 		t.changeAvailable(func(s LayerSet) LayerSet { return s.With(l) })
 	}
 }
@@ -95,23 +99,40 @@ func (t *UpTrack) carries(l Layer) bool {
 	return l < MaxLayers && (l == 0 || t.cfg.Kind == Video)
 }
 
-func (t *UpTrack) forward(l Layer, h header, rtp []byte, arrival time.Time) {
+// forward reports whether there was anything in the burst.
+func (t *UpTrack) forward(l Layer, burst []Inbound, out Out) bool {
 	u := &t.layers[l]
 	u.ingest.Lock()
 	defer u.ingest.Unlock()
 	if t.muted.Load() {
-		u.count.muted.Add(1)
+		u.count.muted.Add(uint64(len(burst)))
+		return true
+	}
+	u.burst = u.burst[:0]
+	for _, in := range burst {
+		t.take(u, l, in)
+	}
+	if len(u.burst) == 0 {
+		return false
+	}
+	for _, s := range t.sinks.Load().byLayer[l] {
+		s.Offer(u.burst, out)
+	}
+	return true
+}
+
+func (t *UpTrack) take(u *upLayer, l Layer, in Inbound) {
+	h, err := parseHeader(in.Raw)
+	if err != nil {
+		t.malformed.Add(1)
 		return
 	}
-	ext, ok := u.accept(h, rtp)
+	ext, ok := u.accept(h, in.Raw)
 	if !ok {
 		u.count.stale.Add(1)
 		return
 	}
-	p := u.fill(l, t.format, h, ext, rtp, arrival)
-	for _, s := range t.sinks.Load().byLayer[l] {
-		s.Offer(p)
-	}
+	u.add(l, t.format, h, ext, in)
 }
 
 // Report takes a sender report of a layer and hands it to every sink.

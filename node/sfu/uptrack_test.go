@@ -18,8 +18,12 @@ type listener struct {
 	reports int
 }
 
-func (l *listener) Wants() LayerSet            { return l.wants }
-func (l *listener) Offer(p *Packet)            { l.got = append(l.got, p.Seq) }
+func (l *listener) Wants() LayerSet { return l.wants }
+func (l *listener) Offer(burst []Packet, _ Out) {
+	for i := range burst {
+		l.got = append(l.got, burst[i].Seq)
+	}
+}
 func (l *listener) Report(Layer, SenderReport) { l.reports++ }
 
 func TestSinksGetTheLayersTheyWant(t *testing.T) {
@@ -53,7 +57,7 @@ func TestRelayedTrackHasTheLayersItIsToldOf(t *testing.T) {
 	cfg := vp8Cfg
 	cfg.Relayed = true
 	up := NewUpTrack(cfg)
-	up.Ingest(2, newSource(2).packet(true), start)
+	ingest(up, 2, newSource(2).packet(true), start)
 	if up.Available() != 0 {
 		t.Errorf("available %b before anything was said", up.Available())
 	}
@@ -72,9 +76,9 @@ func TestRestartOfTheNumbering(t *testing.T) {
 	l := &listener{wants: 1}
 	up.AddSink(l)
 	for _, seq := range []uint16{65534, 65535, 0, 20000, 1, 40000, 40001, 40002} {
-		up.Ingest(0, rawRTP(seq, 0, 1, []byte{1}), start)
+		ingest(up, 0, rawRTP(seq, 0, 1, []byte{1}), start)
 	}
-	up.Ingest(0, rawRTP(5, 0, 2, []byte{1}), start) // another SSRC is another stream
+	ingest(up, 0, rawRTP(5, 0, 2, []byte{1}), start) // another SSRC is another stream
 	// 20000 and 40000 stand alone; 40001 confirms its neighbour.
 	want := []uint16{65534, 65535, 0, 1, 40001, 40002, 5}
 	if len(l.got) != len(want) {
@@ -93,7 +97,7 @@ func TestRestartOfTheNumbering(t *testing.T) {
 func TestCachedReturnsTheOriginal(t *testing.T) {
 	c := newCamera(1)
 	raw := c.layers[0].packet(true)
-	c.up.Ingest(0, raw, start)
+	ingest(c.up, 0, raw, start)
 	buf := make([]byte, maxRTP)
 	n, ok := c.up.Cached(0, seqOf(raw), buf)
 	if !ok || string(buf[:n]) != string(raw) {
@@ -128,37 +132,37 @@ func TestRandomNetwork(t *testing.T) {
 
 func runRandomNetwork(rnd *rand.Rand, r *receiver) {
 	c := newCamera(3)
-	d := NewDownTrack(c.up, r.config())
+	d := r.follow(c.up)
 	var late [MaxLayers][]byte
 	for i := range 600 {
 		for l, s := range c.layers {
 			raw := s.packet(c.key[l] || rnd.IntN(40) == 0)
 			c.key[l] = false
 			if rnd.IntN(20) == 0 {
-				c.up.Ingest(Layer(l), s.padding(), c.now)
+				ingest(c.up, Layer(l), s.padding(), c.now)
 			}
 			switch rnd.IntN(12) {
 			case 0: // lost
 			case 1:
 				late[l] = raw
 			case 2:
-				c.up.Ingest(Layer(l), raw, c.now)
+				ingest(c.up, Layer(l), raw, c.now)
 				fallthrough
 			default:
-				c.up.Ingest(Layer(l), raw, c.now)
+				ingest(c.up, Layer(l), raw, c.now)
 			}
 			if c.up.Muted() {
 				late[l] = nil // nothing stays on its way throughout a mute
 			}
 			if late[l] != nil && rnd.IntN(3) == 0 {
-				c.up.Ingest(Layer(l), late[l], c.now)
+				ingest(c.up, Layer(l), late[l], c.now)
 				late[l] = nil
 			}
 		}
 		c.now = c.now.Add(33 * time.Millisecond)
 		if i%3 == 0 {
 			c.up.Tick(c.now)
-			d.Tick(c.now)
+			d.Tick(c.now, &Scratch{})
 		}
 		disturb(rnd, c, d, r)
 	}
@@ -177,7 +181,7 @@ func disturb(rnd *rand.Rand, c *camera, d *DownTrack, r *receiver) {
 			seq := r.got[n-1].seq - uint16(rnd.IntN(300))
 			d.HandleRTCP([]rtcp.Packet{&rtcp.TransportLayerNack{
 				MediaSSRC: 7, Nacks: []rtcp.NackPair{{PacketID: seq, LostPackets: rtcp.PacketBitmap(rnd.Uint32())}},
-			}}, c.now)
+			}}, c.now, &Scratch{})
 		}
 	}
 }
@@ -216,13 +220,14 @@ func TestMuteIsABarrier(t *testing.T) {
 	up := NewUpTrack(vp8Cfg)
 	var muted atomic.Bool
 	var written, leaked atomic.Int64
-	d := NewDownTrack(up, DownConfig{SSRC: 7, PayloadType: 96, Write: func([]byte) error {
+	d := NewDownTrack(up, DownConfig{})
+	d.Bind(Binding{SSRC: 7, PayloadType: 96, Writer: writerFunc(func([]byte) error {
 		written.Add(1)
 		if muted.Load() {
 			leaked.Add(1)
 		}
 		return nil
-	}})
+	})})
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
 	loop := func(f func()) {
@@ -240,13 +245,13 @@ func TestMuteIsABarrier(t *testing.T) {
 	}
 	for l := range Layer(MaxLayers) {
 		s := newSource(l)
-		loop(func() { up.Ingest(l, s.packet(s.seq%8 == 0), start) })
+		loop(func() { ingest(up, l, s.packet(s.seq%8 == 0), start) })
 	}
 	loop(func() {
 		d.HandleRTCP([]rtcp.Packet{&rtcp.TransportLayerNack{
 			MediaSSRC: 7, Nacks: []rtcp.NackPair{{PacketID: uint16(written.Load()), LostPackets: 0xffff}},
-		}}, start)
-		d.Tick(start)
+		}}, start, &Scratch{})
+		d.Tick(start, &Scratch{})
 	})
 	for range 50 {
 		up.SetMuted(true)
@@ -274,8 +279,14 @@ type holdup struct {
 }
 
 func (h *holdup) Wants() LayerSet            { return 1 }
-func (h *holdup) Offer(*Packet)              { _ = h.write(nil) }
+func (h *holdup) Offer([]Packet, Out)        { _ = h.write(nil) }
 func (h *holdup) Report(Layer, SenderReport) {}
+
+func (h *holdup) follow(up *UpTrack) *DownTrack {
+	d := NewDownTrack(up, DownConfig{})
+	d.Bind(Binding{SSRC: 7, PayloadType: 96, Writer: writerFunc(h.write)})
+	return d
+}
 
 func (h *holdup) write([]byte) error {
 	if h.armed {
@@ -291,12 +302,12 @@ func TestMuteWaitsForTheWriter(t *testing.T) {
 	nack := []rtcp.Packet{&rtcp.TransportLayerNack{MediaSSRC: 7, Nacks: []rtcp.NackPair{{PacketID: newSource(0).seq}}}}
 	for name, test := range map[string]func(*camera, *holdup) (send func()){
 		"packet to an attendee": func(c *camera, h *holdup) func() {
-			NewDownTrack(c.up, DownConfig{SSRC: 7, PayloadType: 96, Write: h.write})
+			h.follow(c.up)
 			return c.frame
 		},
 		"retransmission": func(c *camera, h *holdup) func() {
-			d := NewDownTrack(c.up, DownConfig{SSRC: 7, PayloadType: 96, Write: h.write})
-			return func() { d.HandleRTCP(nack, c.now) }
+			d := h.follow(c.up)
+			return func() { d.HandleRTCP(nack, c.now, &Scratch{}) }
 		},
 		"packet to another node": func(c *camera, h *holdup) func() {
 			c.up.AddSink(h)
