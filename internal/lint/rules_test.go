@@ -23,11 +23,14 @@ var imports = []rule{
 
 	{"node", []string{"node/...", "control/...", "relay", "relay/wire", "router/...", "residency/...", "web"},
 		"the composition root of a node knows its parts; none of them knows it"},
-	{"node/room", []string{"node/record", "node/rtc", "node/sfu", "node/signal", "control", "relay", "relay/wire", "residency/..."},
+	{"node/room", []string{"node/record", "node/rtc", "node/room/...", "node/sfu/...", "node/signal", "control", "relay", "relay/wire", "residency/..."},
 		"a room joins attendees, links and the recorder; it listens nowhere"},
 	{"node/signal", []string{"control"}, "signalling carries messages and checks tokens; it knows no room and no media"},
-	{"node/rtc", []string{"node/sfu"}, "WebRTC sessions feed the media plane and know nothing of rooms"},
+	{"node/rtc", []string{"node/sfu/..."}, "WebRTC sessions feed the media plane and know nothing of rooms"},
 	{"node/sfu", nil, "the media plane knows nothing of networks, rooms or policies"},
+	{"node/sfu/speakers", nil, "who speaks is decided from levels alone"},
+	{"node/sfu/quality", nil, "quality is judged from figures, wherever they come from"},
+	{"node/room/reliable", nil, "the order of messages does not depend on what carries them"},
 	{"node/record", []string{"node/sfu", "residency/vault"}, "the recorder subscribes like an attendee and writes to the vault only"},
 	{"node/front", nil, "the front door hands connections over and does not care to whom"},
 	{"node/turn", nil, "TURN passes packets and knows nothing of what is in them"},
@@ -55,7 +58,7 @@ var imports = []rule{
 
 // pure are the cores: they decide on values and `now`, so that a test can try a
 // million cases and an operator can replay one.
-var pure = []string{"residency", "router", "node/sfu", "relay/wire"}
+var pure = []string{"residency", "router", "node/sfu", "node/sfu/speakers", "node/sfu/quality", "node/room/reliable", "relay/wire"}
 
 // impureImports are what a core has no business with.
 var impureImports = map[string]string{
