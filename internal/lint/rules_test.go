@@ -31,6 +31,8 @@ var imports = []rule{
 	{"node/sfu/speakers", nil, "who speaks is decided from levels alone"},
 	{"node/sfu/quality", nil, "quality is judged from figures, wherever they come from"},
 	{"node/room/reliable", nil, "the order of messages does not depend on what carries them"},
+	{"node/sfu/bwe", nil, "an estimate follows from what was sent and reported, from nothing else"},
+	{"node/sfu/allocate", nil, "bits are divided among numbers; whose pictures they are is not asked"},
 	{"node/record", []string{"node/sfu", "residency/vault"}, "the recorder subscribes like an attendee and writes to the vault only"},
 	{"node/front", nil, "the front door hands connections over and does not care to whom"},
 	{"node/turn", nil, "TURN passes packets and knows nothing of what is in them"},
@@ -58,7 +60,7 @@ var imports = []rule{
 
 // pure are the cores: they decide on values and `now`, so that a test can try a
 // million cases and an operator can replay one.
-var pure = []string{"residency", "router", "node/sfu", "node/sfu/speakers", "node/sfu/quality", "node/room/reliable", "relay/wire"}
+var pure = []string{"residency", "router", "node/sfu", "node/sfu/bwe", "node/sfu/allocate", "node/sfu/speakers", "node/sfu/quality", "node/room/reliable", "relay/wire"}
 
 // impureImports are what a core has no business with.
 var impureImports = map[string]string{

@@ -1,0 +1,215 @@
+package bwe
+
+import "time"
+
+// ProbePlan is padding to send now.
+type ProbePlan struct {
+	Cluster int
+	Rate    float64       // bit/s that the cluster as a whole shall have
+	Bytes   int           // to send now, beyond the media that is sent anyway
+	Again   time.Duration // when to call Probe again
+}
+
+// Figures of probing.
+const (
+	// A cluster lasts probeTime, and has at least probeLeast bytes: fewer than
+	// five packets measure nothing. On a path of half the rate it leaves a
+	// queue of probeTime behind.
+	probeTime  = 30 * time.Millisecond
+	probeLeast = 5000
+	// probeStep is how often padding is to be sent, and mostSteps how much of a
+	// missed call is made up for.
+	probeStep = 5 * time.Millisecond
+	mostSteps = 4
+	// A cluster that was not sent or not reported by then has failed.
+	sendLimit, reportLimit = 400 * time.Millisecond, time.Second
+	// arrivedPart of the packets must have arrived. Loss alone fails no probe:
+	// the rate that arrived tells.
+	arrivedPart  = 0.5
+	probePackets = 4
+	// spreadPart: a cluster that arrived at less than this part of the rate it was
+	// sent at was spread by the bottleneck, which is what it showed; a little
+	// below, there is no queue.
+	spreadPart, belowSpread = 0.9, 0.95
+	// probeGap after a success, probeBackoff after the first failure, doubled
+	// to backoffMost: every five seconds a queue of some ten milliseconds is
+	// what it costs to see soon that a bottleneck went.
+	probeGap, probeBackoff, backoffMost = 100 * time.Millisecond, time.Second, 5 * time.Second
+	// afterFall of the estimate nothing is probed: the queue has to drain.
+	afterFall = time.Second
+	// calmQueue is the longest queue beside which is probed.
+	calmQueue = 50 * time.Millisecond
+	// step of a ramp, and after a failure.
+	probeFactor, probeTimid = 2, 1.5
+	rampSteps               = 2
+)
+
+// prober runs one cluster at a time.
+type prober struct {
+	id       uint8 // of the running or last cluster; 0 before the first
+	count    int   // clusters so far
+	demanded bool  // somebody says how much is wanted
+	ramp     int   // steps of the first ramp that are left
+
+	active     bool // padding is being sent
+	judging    bool // sent, and not all reported
+	rate       float64
+	want       int // bytes
+	begun      time.Duration
+	firstSent  time.Duration
+	lastSent   time.Duration
+	lastBytes  int // of the last burst
+	bytes      int
+	packets    int
+	first      time.Duration // on the receiver's clock
+	last       time.Duration
+	firstBytes int
+	got        int
+	gotPackets int
+	lastSeen   bool
+
+	next    time.Duration // not before
+	backoff time.Duration
+
+	succeeded, failed uint64
+}
+
+func (p *prober) reset() { *p = prober{ramp: rampSteps, id: p.id, demanded: p.demanded} }
+
+func (p *prober) running() bool { return p.active }
+func (p *prober) ramping() bool { return p.ramp > 0 }
+func (p *prober) due(at time.Duration) bool {
+	return !p.active && !p.judging && at >= p.next
+}
+
+func (p *prober) factor() float64 {
+	if p.backoff > 0 {
+		return probeTimid
+	}
+	return probeFactor
+}
+
+func (p *prober) start(rate float64, at time.Duration) (ProbePlan, bool) {
+	p.id++
+	if p.id == 0 {
+		p.id = 1
+	}
+	p.count++
+	p.active, p.judging = true, false
+	p.rate, p.begun = rate, at
+	p.want = max(int(rate*probeTime.Seconds()/8), probeLeast)
+	p.firstSent, p.lastSent, p.lastBytes, p.bytes, p.packets = 0, 0, 0, 0, 0
+	p.got, p.gotPackets, p.first, p.last, p.firstBytes = 0, 0, 0, 0, 0
+	return p.more(at)
+}
+
+// more says how many bytes are due now.
+func (p *prober) more(at time.Duration) (ProbePlan, bool) {
+	if p.bytes >= p.want && p.packets > probePackets {
+		p.active, p.judging = false, true
+		return ProbePlan{}, false
+	}
+	if at-p.begun > sendLimit {
+		p.abandon(at)
+		return ProbePlan{}, false
+	}
+	step := p.rate * probeStep.Seconds() / 8
+	due := p.rate*(at-p.begun).Seconds()/8 + step - float64(p.bytes)
+	due = min(due, mostSteps*step+1200)
+	return ProbePlan{Cluster: int(p.id), Rate: p.rate, Bytes: max(int(due), 0), Again: probeStep}, true
+}
+
+// abandon ends a cluster that could not be sent: there was nothing to pad with.
+func (p *prober) abandon(at time.Duration) {
+	p.active, p.judging = false, false
+	p.next = at + probeBackoff
+}
+
+// sent counts a packet into the running cluster and returns its id.
+func (p *prober) sent(bytes int, at time.Duration) uint8 {
+	if !p.active {
+		return 0
+	}
+	if p.packets == 0 {
+		p.firstSent = at
+	}
+	if p.packets == 0 || at-p.lastSent > time.Millisecond {
+		p.lastBytes = 0
+	}
+	p.lastSent = at
+	p.lastBytes += bytes
+	p.bytes += bytes
+	p.packets++
+	return p.id
+}
+
+// arrived counts a packet that was reported.
+func (p *prober) arrived(a *arrival) {
+	if a.cluster == 0 || a.cluster != p.id || !p.active && !p.judging {
+		return
+	}
+	if p.gotPackets == 0 || a.arrived < p.first {
+		p.first, p.firstBytes = a.arrived, int(a.size)
+	}
+	p.last = max(p.last, a.arrived)
+	p.got += int(a.size)
+	p.gotPackets++
+	p.lastSeen = a.sent >= p.lastSent
+}
+
+// result returns the rate that the last cluster showed, once it is all reported.
+func (p *prober) result(at, rtt time.Duration) (float64, bool) {
+	if !p.judging || p.gotPackets < p.packets && at-p.lastSent < max(2*rtt, reportLimit/4) && !p.lastSeen {
+		return 0, false
+	}
+	p.judging, p.lastSeen = false, false
+	rate, ok := p.measured()
+	if !ok || rate < p.rate*0.7 {
+		p.fail(at)
+	} else {
+		p.succeeded++
+		p.backoff, p.next = 0, at+probeGap
+		p.ramp = max(p.ramp-1, 0)
+	}
+	return rate, ok
+}
+
+func (p *prober) fail(at time.Duration) {
+	p.failed++
+	p.ramp = 0
+	p.backoff = min(max(2*p.backoff, probeBackoff), backoffMost)
+	p.next = at + p.backoff
+}
+
+// disturbed: queues grew, perhaps by the probe. The ramp is over.
+func (p *prober) disturbed() {
+	p.ramp = 0
+}
+
+// expire fails a cluster of which nobody tells.
+func (p *prober) expire(at time.Duration) {
+	if p.judging && at-p.lastSent > reportLimit {
+		p.judging = false
+		p.fail(at)
+	}
+}
+
+// measured compares how fast the cluster left with how fast it came.
+func (p *prober) measured() (float64, bool) {
+	if p.gotPackets < probePackets || float64(p.gotPackets) < arrivedPart*float64(p.packets) {
+		return 0, false
+	}
+	left, came := p.lastSent-p.firstSent, p.last-p.first
+	if left <= 0 || came <= 0 {
+		return 0, false
+	}
+	out := float64(p.bytes-p.lastBytes) * 8 / left.Seconds()
+	in := float64(p.got-p.firstBytes) * 8 / came.Seconds()
+	switch {
+	case in > 4*out || out <= 0:
+		return 0, false // no path does that
+	case in < spreadPart*out:
+		return in * belowSpread, true
+	}
+	return min(in, out), true
+}
