@@ -31,7 +31,7 @@ func (n *Node) serveRTC(w http.ResponseWriter, r *http.Request) {
 	defer n.sessions.end()
 	if join.Reconnect {
 		if conn, err := signal.Accept(w, r, signal.Options{}); err == nil {
-			conn.Close(anew(conn))
+			conn.Close(n.resume(r, conn, join))
 		}
 		return
 	}
@@ -52,12 +52,22 @@ func (n *Node) serveRTC(w http.ResponseWriter, r *http.Request) {
 
 var errShutdown = &Refusal{Code: CodeUnavailable, Message: "this node is shutting down", Hint: "join again, another node takes over"}
 
-// anew tells a client that wants its old session back to join afresh: sessions
-// end with their connection, and every node takes a new one.
+// resume gives a client its session back if it is on this node and the client is
+// still where it was; who has moved to another country is placed anew.
+func (n *Node) resume(r *http.Request, conn *signal.Conn, join signal.Join) string {
+	rm := n.rooms.get(join.Room)
+	att, err := n.attendee(geo.ClientAddr(r, n.cfg.Geo.TrustedProxies), "")
+	if rm == nil || err != nil || rm.Resume(n.ctx, conn, join, n.whereabouts(att)) != nil {
+		return anew(conn)
+	}
+	return ""
+}
+
+// anew tells a client that wants its old session back to join from the start.
 func anew(conn *signal.Conn) string {
 	conn.Send(&livekit.SignalResponse{Message: &livekit.SignalResponse_Leave{Leave: &livekit.LeaveRequest{
 		Reason: livekit.DisconnectReason_STATE_MISMATCH, Action: livekit.LeaveRequest_RECONNECT, CanReconnect: true}}})
-	return "session is unknown: join again"
+	return room.ErrNoSession.Error()
 }
 
 // serve runs the attendee in the room. When the room ends at the very moment of

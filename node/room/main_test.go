@@ -3,6 +3,7 @@ package room
 import (
 	"context"
 	"log/slog"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -24,6 +25,7 @@ var start = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 type stage struct {
 	*Room
 	now     time.Time
+	passed  atomic.Int64       // time since now, in ns; for rooms whose actor runs
 	at      residency.NodeName // the home
 	bundle  *residency.Bundle
 	members map[residency.NodeName]residency.Node
@@ -53,15 +55,19 @@ func newStage(t *testing.T, policy string) *stage {
 			m, ok := s.members[n]
 			return m, s.bundle.Epoch, ok
 		},
-		Link:   func(residency.NodeName) *relay.Link { return nil },
-		Home:   func(string, string) residency.NodeName { return s.at },
-		Save:   func(r Record) error { s.saved = append(s.saved, r); return nil },
-		Forget: func(name string) error { s.forgot = append(s.forgot, name); return nil },
-		Now:    func() time.Time { return s.now }, Log: slog.New(slog.DiscardHandler),
+		Link:       func(residency.NodeName) *relay.Link { return nil },
+		Home:       func(string, string) residency.NodeName { return s.at },
+		Save:       func(r Record) error { s.saved = append(s.saved, r); return nil },
+		ICEServers: func(string, string) []*livekit.ICEServer { return nil },
+		Forget:     func(name string) error { s.forgot = append(s.forgot, name); return nil },
+		Now:        func() time.Time { return s.now.Add(time.Duration(s.passed.Load())) }, Log: slog.New(slog.DiscardHandler),
 	})
 	s.doHome(s.now)
 	return s
 }
+
+// later lets time pass.
+func (s *stage) later(d time.Duration) { s.passed.Add(int64(d)) }
 
 // says hands the room a message of a node.
 func (s *stage) says(from residency.NodeName, kind relay.Kind, m any) {

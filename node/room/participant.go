@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/livekit/protocol/livekit"
@@ -49,35 +49,46 @@ type Attendee struct {
 // Participant is one attendee's connection. Its own goroutine (Serve) owns the
 // session and the subscriptions; the room owns its record.
 type Participant struct {
-	// Static after construction.
+	// Static after construction, but for what it points to.
 	room     *Room
 	log      *slog.Logger
 	sid      string
 	identity string
 	join     signal.Join
-	conn     *signal.Conn
 	country  residency.Country
 	inbox    chan func()
 	gone     chan struct{} // closed when Serve is about to return
+	done     chan struct{} // closed when its last signalling connection is told to close
 	stop     context.CancelCauseFunc
 	pending  *pendingTracks
 
 	// Owned by Room.run.
-	info    *livekit.ParticipantInfo // replaced, never changed in place
-	version uint64
-	wanted  map[sfu.TrackID]bool // explicit subscription choices
-	muted   map[sfu.TrackID]bool // tracks whose media is about to come
-	renamed *rate.Limiter        // changes of its own metadata
+	info      *livekit.ParticipantInfo // replaced, never changed in place
+	version   uint64
+	wanted    map[sfu.TrackID]bool // explicit subscription choices
+	muted     map[sfu.TrackID]bool // tracks whose media is about to come
+	renamed   *rate.Limiter        // changes of its own metadata
+	simulated simulation
+
+	// line is where messages for the client go, nil while there is no connection.
+	// Set by Room.run, so that a client that comes back misses nothing; cleared
+	// by Serve.
+	line atomic.Pointer[line]
 
 	// Owned by Serve.
-	session      *rtc.Session
-	subs         map[sfu.TrackID]*sfu.DownTrack
-	settings     map[sfu.TrackID]*livekit.UpdateTrackSettings
-	heardAt      time.Time
-	lastReliable uint32 // highest reliable data sequence handled
-	active       bool
+	attached    *line        // whose requests are handled, nil while there is no connection
+	lostAt      time.Time    // when the last one was lost
+	failedAt    [2]time.Time // when media failed, by rtc.Target; zero while it has not
+	mediaClosed bool         // the client has closed its media: it does not come back
+	session     *rtc.Session
+	subs        map[sfu.TrackID]*sfu.DownTrack
+	settings    map[sfu.TrackID]*livekit.UpdateTrackSettings
+	heardAt     time.Time
+	active      bool
 
-	data *rate.Limiter // bytes of data packets; safe for concurrent use
+	lastReliable atomic.Uint32 // highest reliable data sequence handled; written by Serve
+	data         *rate.Limiter // bytes of data packets; safe for concurrent use, as the next
+	requests     *rate.Limiter // signalling requests
 }
 
 // ErrFull is returned to a participant for whom there is no place.
@@ -95,17 +106,16 @@ func Ending(err error) string {
 	case errors.Is(err, context.Canceled):
 		return "node stops"
 	}
-	for _, known := range []error{ErrFull, ErrClosed, errSilent, errOffer, errAnswer} {
+	for _, known := range []error{ErrFull, ErrClosed, errOffer, errAnswer} {
 		if errors.Is(err, known) {
 			return known.Error()
 		}
 	}
-	return "connection lost"
+	return errLost.Error()
 }
 
 // What a client does that ends it.
 var (
-	errSilent = errors.New("client is silent")
 	errOffer  = errors.New("the client's offer (SDP) cannot be used")
 	errAnswer = errors.New("the client's answer (SDP) cannot be used")
 )
@@ -114,22 +124,29 @@ var (
 var errLeft = errors.New("client left")
 
 // kicked ends a participant that the room sends away.
-type kicked struct{ reason livekit.DisconnectReason }
+type kicked struct {
+	reason livekit.DisconnectReason
+	action livekit.LeaveRequest_Action // what the client is to do
+	silent bool                        // it is not told
+}
 
 func (k kicked) Error() string { return "sent away: " + k.reason.String() }
 
-// Serve runs a participant over its signalling connection until it leaves. It
-// returns why it ended.
-func (r *Room) Serve(ctx context.Context, conn *signal.Conn, join signal.Join, att Attendee) error {
+// Serve runs a participant until it leaves or is lost, over this signalling
+// connection first and over those that Resume gives it. It returns why it ended.
+func (r *Room) Serve(ctx context.Context, c conn, join signal.Join, att Attendee) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	p := &Participant{
-		room: r, log: r.log.With("participant", att.Sid), sid: att.Sid, identity: join.Identity, join: join, conn: conn, country: att.Country,
-		inbox: make(chan func(), participantQ), gone: make(chan struct{}), stop: stop, pending: newPendingTracks(),
+		room: r, log: r.log.With("participant", att.Sid), sid: att.Sid, identity: join.Identity, join: join, country: att.Country,
+		inbox: make(chan func(), participantQ), gone: make(chan struct{}), done: make(chan struct{}), stop: stop, pending: newPendingTracks(),
 		wanted: map[sfu.TrackID]bool{}, muted: map[sfu.TrackID]bool{}, renamed: rate.NewLimiter(updateRate, updateBurst),
 		data: rate.NewLimiter(dataRate, dataBurst), subs: map[sfu.TrackID]*sfu.DownTrack{},
 		settings: map[sfu.TrackID]*livekit.UpdateTrackSettings{}, heardAt: r.deps.Now(),
+		requests: rate.NewLimiter(requestRate, requestBurst),
 	}
+	p.attached = newLine(c)
+	p.line.Store(p.attached)
 	session, err := r.deps.Engine.NewSession(events{p}, rtc.SessionConfig{MaxTracks: maxTracks, PionClient: join.SDK == "go"})
 	if err != nil {
 		return fmt.Errorf("join: %w", err)
@@ -143,17 +160,17 @@ func (r *Room) Serve(ctx context.Context, conn *signal.Conn, join signal.Join, a
 }
 
 // serve is the life of a participant who is in the room. At its end the media
-// stops first; then what the client has to be told leaves before its socket
-// closes. A read that is cancelled would cut the socket at once.
+// stops first, then the signalling.
 func (p *Participant) serve(ctx context.Context) (err error) {
-	requests := make(chan *livekit.SignalRequest, requestQueue)
-	readCtx, stopRead := context.WithCancel(context.WithoutCancel(ctx))
-	var reader sync.WaitGroup
-	reader.Go(func() { p.read(readCtx, requests) }) //nolint:errcheck // the closed channel says it
+	first := p.attached
+	first.start(p.requests)
+	defer first.wait()
+	defer close(p.done)
 	defer func() {
-		p.conn.Close(Ending(err))
-		stopRead()
-		reader.Wait()
+		first.end(Ending(err))
+		if l := p.line.Load(); l != nil {
+			l.end(Ending(err))
+		}
 	}()
 	defer p.session.Close()
 	defer p.room.post(func() { p.room.doDepart(p) })
@@ -162,74 +179,58 @@ func (p *Participant) serve(ctx context.Context) (err error) {
 	if err := p.session.StartSubscriber(); err != nil {
 		return fmt.Errorf("join: %w", err)
 	}
-	return p.run(ctx, requests)
+	return p.run(ctx)
 }
 
-func (p *Participant) run(ctx context.Context, requests <-chan *livekit.SignalRequest) error {
+func (p *Participant) run(ctx context.Context) error {
 	tick := time.NewTicker(sessionTick)
 	defer tick.Stop()
-	for {
+	var err error
+	for err == nil {
+		var requests <-chan *livekit.SignalRequest
+		if p.attached != nil {
+			requests = p.attached.requests
+		}
 		select {
 		case <-ctx.Done():
-			return p.farewell(context.Cause(ctx))
+			err = p.farewell(context.Cause(ctx))
 		case req, ok := <-requests:
-			if !ok {
-				return errLeft
-			}
-			if err := p.doRequest(req); err != nil {
-				return err
+			if ok {
+				err = p.doRequest(req)
+			} else {
+				err = p.doLost()
 			}
 		case f := <-p.inbox:
 			f()
 		case <-tick.C:
 			now := p.room.deps.Now()
 			p.session.Tick(now)
-			if now.Sub(p.heardAt) > pingTimeout {
-				return fmt.Errorf("%w for %s", errSilent, pingTimeout)
-			}
+			err = p.doPatience(now)
 		}
 	}
-}
-
-// read takes requests off the connection; the closed channel tells run that it is gone.
-// A client that sends more than its share waits, and its socket with it.
-func (p *Participant) read(ctx context.Context, to chan<- *livekit.SignalRequest) error {
-	defer close(to)
-	limit := rate.NewLimiter(requestRate, requestBurst)
-	for {
-		if err := limit.Wait(ctx); err != nil {
-			return err
-		}
-		req, err := p.conn.Recv(ctx)
-		if err != nil {
-			return err
-		}
-		select {
-		case to <- req:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
+	return err
 }
 
 // farewell tells the client why it is sent away.
 func (p *Participant) farewell(cause error) error {
-	reason := livekit.DisconnectReason_SERVER_SHUTDOWN
-	var k kicked
-	if errors.As(cause, &k) {
-		reason = k.reason
+	k := kicked{reason: livekit.DisconnectReason_SERVER_SHUTDOWN, action: livekit.LeaveRequest_RECONNECT}
+	errors.As(cause, &k)
+	if !k.silent {
+		p.send(&livekit.SignalResponse{Message: &livekit.SignalResponse_Leave{Leave: &livekit.LeaveRequest{
+			Reason: k.reason, Action: k.action, CanReconnect: k.action == livekit.LeaveRequest_RECONNECT}}})
 	}
-	action := livekit.LeaveRequest_DISCONNECT
-	if reason == livekit.DisconnectReason_SERVER_SHUTDOWN || reason == livekit.DisconnectReason_STATE_MISMATCH {
-		action = livekit.LeaveRequest_RECONNECT
-	}
-	p.send(&livekit.SignalResponse{Message: &livekit.SignalResponse_Leave{Leave: &livekit.LeaveRequest{
-		Reason: reason, Action: action, CanReconnect: action == livekit.LeaveRequest_RECONNECT}}})
 	return cause
 }
 
-// kick ends the participant from outside its goroutine.
-func (p *Participant) kick(reason livekit.DisconnectReason) { p.stop(kicked{reason}) }
+// kick ends the participant from outside its goroutine. A client that can do
+// better elsewhere or from the start is told to join again.
+func (p *Participant) kick(reason livekit.DisconnectReason) {
+	k := kicked{reason: reason}
+	if reason == livekit.DisconnectReason_SERVER_SHUTDOWN || reason == livekit.DisconnectReason_STATE_MISMATCH {
+		k.action = livekit.LeaveRequest_RECONNECT
+	}
+	p.stop(k)
+}
 
 // post hands an event to the participant; one that does not keep up is sent away.
 func (p *Participant) post(f func()) {
@@ -241,10 +242,12 @@ func (p *Participant) post(f func()) {
 	}
 }
 
-// send queues a message for the client; conn itself ends a client that does not read.
+// send queues a message for the client. One that has no connection now is told
+// everything that matters when it comes back; a connection that cannot take the
+// message ends by itself, and the reader sees it.
 func (p *Participant) send(m *livekit.SignalResponse) {
-	if err := p.conn.Send(m); err != nil {
-		p.stop(err)
+	if l := p.line.Load(); l != nil {
+		l.conn.Send(m) //nolint:errcheck // see above
 	}
 }
 
@@ -305,16 +308,24 @@ func (r *Room) greeting(p *Participant) *livekit.JoinResponse {
 	}
 	return &livekit.JoinResponse{
 		Room: r.record.Info(r.count() + 1), Participant: p.info, OtherParticipants: others,
-		ServerVersion: compatVersion,
-		ServerInfo: &livekit.ServerInfo{Edition: livekit.ServerInfo_Standard, Version: compatVersion,
-			Protocol: compatProto, Region: string(r.deps.Self.Country), NodeId: string(r.deps.Self.Name)},
+		ServerVersion:     compatVersion,
+		ServerInfo:        r.serverInfo(),
 		IceServers:        r.deps.ICEServers(r.name, p.sid),
 		SubscriberPrimary: true, FastPublish: p.info.Permission.CanPublish,
 		PingInterval: int32(pingInterval / time.Second), PingTimeout: int32(pingTimeout / time.Second),
-		// A lost connection is made anew, not resumed: every node can take it.
-		ClientConfiguration:  &livekit.ClientConfiguration{ResumeConnection: livekit.ClientConfigSetting_DISABLED},
+		ClientConfiguration:  clientConfiguration(),
 		EnabledPublishCodecs: publishCodecs(),
 	}
+}
+
+func (r *Room) serverInfo() *livekit.ServerInfo {
+	return &livekit.ServerInfo{Edition: livekit.ServerInfo_Standard, Version: compatVersion,
+		Protocol: compatProto, Region: string(r.deps.Self.Country), NodeId: string(r.deps.Self.Name)}
+}
+
+// clientConfiguration lets clients resume; without it some join anew at once.
+func clientConfiguration() *livekit.ClientConfiguration {
+	return &livekit.ClientConfiguration{ResumeConnection: livekit.ClientConfigSetting_ENABLED}
 }
 
 // doDepart removes a participant that has ended by itself.

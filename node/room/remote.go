@@ -484,6 +484,7 @@ func (r *Room) tellParticipants(infos []*livekit.ParticipantInfo, except string)
 	if len(infos) == 0 {
 		return
 	}
+	r.noteDeparted(infos)
 	msg := &livekit.SignalResponse{Message: &livekit.SignalResponse_Update{
 		Update: &livekit.ParticipantUpdate{Participants: infos}}}
 	for _, p := range r.locals {

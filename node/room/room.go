@@ -96,6 +96,7 @@ type Room struct {
 	epoch    residency.Epoch // of the policies under which tracks were opened
 	recorder *recorder
 	home     homeState
+	departed []departure    // lately, oldest first
 	served   bool           // a participant has been here
 	writing  sync.WaitGroup // recordings being completed
 	ended    bool
@@ -214,6 +215,9 @@ func (r *Room) doTick(now time.Time) {
 	if r.recorder != nil {
 		r.recorder.tick(now)
 		r.doEmptyRecording(now)
+	}
+	for _, p := range r.locals {
+		p.doSpoken(now)
 	}
 	for _, m := range r.remotes {
 		if !m.lostAt.IsZero() && now.Sub(m.lostAt) > linkGrace {

@@ -34,6 +34,10 @@ func (p *Participant) doRequest(req *livekit.SignalRequest) error {
 		p.room.post(func() { p.room.doSubscription(p, m.Subscription) })
 	case *livekit.SignalRequest_TrackSetting:
 		p.doTrackSetting(m.TrackSetting)
+	case *livekit.SignalRequest_SyncState:
+		p.room.post(func() { p.room.doSync(p, m.SyncState) })
+	case *livekit.SignalRequest_Simulate:
+		p.room.post(func() { p.room.doSimulate(p, m.Simulate) })
 	case *livekit.SignalRequest_UpdateMetadata:
 		p.room.post(func() { p.room.doMetadata(p, m.UpdateMetadata) })
 	case *livekit.SignalRequest_Leave:
@@ -87,15 +91,10 @@ func (e events) Candidate(t rtc.Target, init string) {
 		Trickle: &livekit.TrickleRequest{CandidateInit: init, Target: target}}})
 }
 
-// State implements rtc.Events: a connected peer connection makes the
-// participant active, a failed one ends it, and the client connects anew.
+// State implements rtc.Events.
 func (e events) State(t rtc.Target, state string) {
-	switch state {
-	case "connected":
-		e.p.post(func() { e.p.doConnected() })
-	case "failed":
-		e.p.log.Info("media connection failed", "target", int(t))
-		e.p.kick(livekit.DisconnectReason_STATE_MISMATCH)
+	if t == rtc.TargetPublisher || t == rtc.TargetSubscriber {
+		e.p.post(func() { e.p.doMedia(t, state) })
 	}
 }
 
@@ -206,7 +205,7 @@ func setAttribute(attrs map[string]string, k, v string) {
 
 // doTrackSetting chooses layer and pause for what the client shows of a track.
 func (p *Participant) doTrackSetting(s *livekit.UpdateTrackSettings) {
-	if len(s.GetTrackSids()) > 1000 || len(p.settings) > 10_000 {
+	if len(s.GetTrackSids()) > 1000 || len(p.settings) > maxChoices {
 		return
 	}
 	for _, sid := range s.GetTrackSids() {

@@ -51,16 +51,25 @@ func (p *Participant) streamID(t *track) string {
 	return t.ownerSID + "|" + string(t.id)
 }
 
+// maxChoices bounds what a client may choose or set, in tracks.
+const maxChoices = 10_000
+
+// wantedSIDs lists the tracks that a client names, in either of the two forms.
+func wantedSIDs(s *livekit.UpdateSubscription) []string {
+	sids := s.GetTrackSids()
+	for _, pt := range s.GetParticipantTracks() {
+		sids = append(sids, pt.GetTrackSids()...)
+	}
+	return sids
+}
+
 // doSubscription follows the client's explicit choices.
 func (r *Room) doSubscription(p *Participant, s *livekit.UpdateSubscription) {
 	if r.locals[p.identity] != p {
 		return
 	}
-	sids := s.GetTrackSids()
-	for _, pt := range s.GetParticipantTracks() {
-		sids = append(sids, pt.GetTrackSids()...)
-	}
-	if len(sids)+len(p.wanted) > 10_000 {
+	sids := wantedSIDs(s)
+	if len(sids)+len(p.wanted) > maxChoices {
 		return
 	}
 	for _, sid := range sids {
@@ -135,10 +144,10 @@ func (p *Participant) doData(reliable bool, b []byte) {
 		return
 	}
 	if reliable && pkt.Sequence != 0 {
-		if pkt.Sequence <= p.lastReliable {
+		if pkt.Sequence <= p.lastReliable.Load() {
 			return // replayed
 		}
-		p.lastReliable = pkt.Sequence
+		p.lastReliable.Store(pkt.Sequence)
 	}
 	pkt.ParticipantSid, pkt.ParticipantIdentity = p.sid, p.identity
 	pkt.Kind = livekit.DataPacket_LOSSY
