@@ -26,7 +26,8 @@ var imports = []rule{
 	{"node/room", []string{"node/record", "node/rtc", "node/room/...", "node/sfu/...", "node/signal", "control", "relay", "relay/wire", "residency/..."},
 		"a room joins attendees, links and the recorder; it listens nowhere"},
 	{"node/signal", []string{"control"}, "signalling carries messages and checks tokens; it knows no room and no media"},
-	{"node/rtc", []string{"node/sfu/..."}, "WebRTC sessions feed the media plane and know nothing of rooms"},
+	{"node/rtc", []string{"node/rtc/jsep", "node/sfu/..."}, "WebRTC sessions feed the media plane and know nothing of rooms"},
+	{"node/rtc/jsep", nil, "descriptions are negotiated as values, whatever carries the media"},
 	{"node/sfu", nil, "the media plane knows nothing of networks, rooms or policies"},
 	{"node/sfu/speakers", nil, "who speaks is decided from levels alone"},
 	{"node/sfu/quality", nil, "quality is judged from figures, wherever they come from"},
@@ -60,7 +61,7 @@ var imports = []rule{
 
 // pure are the cores: they decide on values and `now`, so that a test can try a
 // million cases and an operator can replay one.
-var pure = []string{"residency", "router", "node/sfu", "node/sfu/bwe", "node/sfu/allocate", "node/sfu/speakers", "node/sfu/quality", "node/room/reliable", "relay/wire"}
+var pure = []string{"residency", "router", "node/sfu", "node/rtc/jsep", "node/sfu/bwe", "node/sfu/allocate", "node/sfu/speakers", "node/sfu/quality", "node/room/reliable", "relay/wire"}
 
 // impureImports are what a core has no business with.
 var impureImports = map[string]string{

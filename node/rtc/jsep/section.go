@@ -1,0 +1,231 @@
+package jsep
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/pion/sdp/v3"
+)
+
+// reader reads the sections of one description in their order.
+type reader struct {
+	red   bool
+	mixed bool // two-byte header extensions in all sections
+	ids   *extensionMap
+	ssrcs map[uint32]bool // of the sections before
+	mids  map[string]bool
+}
+
+func (r *reader) read(m *sdp.MediaDescription) (*media, error) {
+	sec := &media{
+		name: m.MediaName.Media, protos: m.MediaName.Protos, formatList: m.MediaName.Formats,
+		kind: kindOf(m), dir: sends | receives, mixed: r.mixed,
+	}
+	if sec.mid, sec.named = m.Attribute(sdp.AttrKeyMID); sec.named {
+		if !token(sec.mid) {
+			return nil, fmt.Errorf("read SDP: mid %.40q: want 1 to %d characters", sec.mid, maxToken)
+		}
+		if r.mids[sec.mid] {
+			return nil, fmt.Errorf("read SDP: two sections are called %q", sec.mid)
+		}
+		r.mids[sec.mid] = true
+	}
+	_, only := m.Attribute("bundle-only")
+	sec.closed = sec.kind == other || m.MediaName.Port.Value == 0 && !only
+	if sec.kind <= Video && !sec.closed {
+		r.readMedia(m, sec)
+	}
+	return sec, nil
+}
+
+func kindOf(m *sdp.MediaDescription) Kind {
+	protos := strings.Join(m.MediaName.Protos, "/")
+	switch {
+	case m.MediaName.Media == "application" && strings.HasSuffix(protos, "DTLS/SCTP") &&
+		slices.Equal(m.MediaName.Formats, []string{"webrtc-datachannel"}):
+		return data
+	case !strings.Contains(protos, "TLS/RTP/SAVP"):
+		return other
+	case m.MediaName.Media == "audio":
+		return Audio
+	case m.MediaName.Media == "video":
+		return Video
+	}
+	return other
+}
+
+// readMedia reads a section of audio or video. What it cannot read there it
+// leaves out, as RFC 8866 section 5.13 has it.
+func (r *reader) readMedia(m *sdp.MediaDescription, sec *media) {
+	sec.formats, sec.stereo = readFormats(sec.kind, m, r.red)
+	for _, a := range m.Attributes {
+		switch a.Key {
+		case "sendrecv":
+			sec.dir = sends | receives
+		case "sendonly":
+			sec.dir = sends
+		case "recvonly":
+			sec.dir = receives
+		case "inactive":
+			sec.dir = 0
+		case sdp.AttrKeyRTCPRsize:
+			sec.rsize = true
+		case sdp.AttrKeyExtMapAllowMixed:
+			sec.mixed = true
+		case sdp.AttrKeyMsid:
+			if f := strings.Fields(a.Value); sec.stream == "" && len(f) > 0 {
+				sec.stream, sec.track = cut(f[0]), cut(append(f, "")[1])
+			}
+		}
+	}
+	for _, a := range m.Attributes {
+		if a.Key == sdp.AttrKeyExtMap {
+			r.ids.take(a.Value, sec.mixed, &sec.ext)
+		}
+	}
+	sec.ext = sec.ext.only(sec.kind, take|give)
+	if !sec.dir.sends() {
+		return
+	}
+	if sec.rids = readRIDs(m.Attributes); len(sec.rids) == 0 {
+		sec.streams = r.readStreams(m.Attributes)
+	}
+	if sec.stream == "" {
+		sec.stream, sec.track = msidOfSSRC(m.Attributes)
+	}
+}
+
+// cut bounds an id that is told on.
+func cut(id string) string { return id[:min(len(id), maxToken)] }
+
+// rtpFormat is what the lines of a section say of one payload type.
+type rtpFormat struct {
+	name     string
+	rate     uint32
+	channels uint16
+	fmtp     string
+	fb       Feedback
+}
+
+// readFormats returns the formats that we carry, in the order of the m= line.
+func readFormats(k Kind, m *sdp.MediaDescription, red bool) (formats []Format, stereo bool) {
+	all := describeFormats(m)
+	rtx := make(map[uint8]uint8) // payload type → that of its retransmissions
+	for _, f := range m.MediaName.Formats {
+		pt, ok := payloadType(f)
+		if d := all[pt]; ok && d != nil && strings.EqualFold(d.name, "rtx") {
+			if apt, ok := payloadType(fmtpOr(d.fmtp, "apt", "")); ok && rtx[apt] == 0 {
+				rtx[apt] = pt
+			}
+		}
+	}
+	seen := make(map[uint8]bool)
+	for _, f := range m.MediaName.Formats {
+		pt, ok := payloadType(f)
+		d := all[pt]
+		if !ok || d == nil || seen[pt] {
+			continue
+		}
+		seen[pt] = true
+		c := Codec{MimeType: canonical(k, d.name, d.rate), ClockRate: d.rate, SDPFmtpLine: d.fmtp}
+		if k == Audio {
+			c.Channels = 2
+		}
+		if c.MimeType == "" || !c.taken(red) || k == Audio && d.channels != 2 {
+			continue
+		}
+		stereo = stereo || c.MimeType == mimeOpus && (fmtpOr(c.SDPFmtpLine, "stereo", "") == "1" || fmtpOr(c.SDPFmtpLine, "sprop-stereo", "") == "1")
+		formats = append(formats, Format{PayloadType: pt, RTX: rtx[pt], Codec: c, Feedback: d.fb.forKind(k)})
+	}
+	return onePacketization(formats), stereo
+}
+
+// onePacketization leaves the single NAL units of H.264 (packetization mode 0)
+// to those who have nothing else.
+func onePacketization(formats []Format) []Format {
+	mode := func(f Format, mode string) bool {
+		return f.Codec.MimeType == mimeH264 && fmtpOr(f.Codec.SDPFmtpLine, "packetization-mode", "0") == mode
+	}
+	if !slices.ContainsFunc(formats, func(f Format) bool { return mode(f, "1") }) {
+		return formats
+	}
+	return slices.DeleteFunc(formats, func(f Format) bool { return mode(f, "0") })
+}
+
+// payloadType reads a number that can be told from RTCP on one port
+// (RFC 5761 section 4).
+func payloadType(s string) (uint8, bool) {
+	n, err := strconv.ParseUint(s, 10, 8)
+	return uint8(n), err == nil && n < 128 && (n < 64 || n > 95)
+}
+
+func describeFormats(m *sdp.MediaDescription) map[uint8]*rtpFormat {
+	all := make(map[uint8]*rtpFormat)
+	for _, a := range m.Attributes {
+		number, rest, _ := strings.Cut(a.Value, " ")
+		pt, ok := payloadType(number)
+		if a.Key != "rtpmap" || !ok || all[pt] != nil {
+			continue
+		}
+		all[pt] = readRTPMap(rest)
+	}
+	for _, a := range m.Attributes {
+		number, rest, _ := strings.Cut(a.Value, " ")
+		switch a.Key {
+		case "fmtp":
+			if pt, ok := payloadType(number); ok && all[pt] != nil {
+				all[pt].fmtp = strings.TrimSpace(rest)
+			}
+		case "rtcp-fb":
+			for pt, f := range all {
+				if number == "*" || number == strconv.Itoa(int(pt)) {
+					f.fb.take(strings.TrimSpace(rest))
+				}
+			}
+		}
+	}
+	return all
+}
+
+// readRTPMap reads "VP8/90000" or "opus/48000/2".
+func readRTPMap(s string) *rtpFormat {
+	parts := strings.Split(strings.TrimSpace(s), "/")
+	f := &rtpFormat{name: parts[0], channels: 1}
+	if len(parts) > 1 {
+		if n, err := strconv.ParseUint(parts[1], 10, 32); err == nil {
+			f.rate = uint32(n)
+		}
+	}
+	if len(parts) > 2 {
+		if n, err := strconv.ParseUint(parts[2], 10, 16); err == nil {
+			f.channels = uint16(n)
+		}
+	}
+	return f
+}
+
+func (f *Feedback) take(s string) {
+	switch s {
+	case "nack":
+		f.NACK = true
+	case "nack pli":
+		f.PLI = true
+	case "ccm fir":
+		f.FIR = true
+	case "transport-cc":
+		f.TransportCC = true
+	case "goog-remb":
+		f.REMB = true
+	}
+}
+
+// forKind leaves of what a client offers what we do.
+func (f Feedback) forKind(k Kind) Feedback {
+	if k == Audio {
+		return Feedback{NACK: f.NACK, TransportCC: f.TransportCC}
+	}
+	f.REMB = f.REMB && !f.TransportCC
+	return f
+}
