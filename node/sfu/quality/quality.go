@@ -43,7 +43,7 @@ const (
 	floor = 30
 	// rise is how far above a level's lower end a score must be to come up to it:
 	// one that wavers around the line would change its level with every verdict.
-	rise = 0
+	rise = 3
 	// A score falls fast and rises slowly: these parts of the way at once.
 	fallFactor, riseFactor = 0.8, 0.4
 )
@@ -167,13 +167,13 @@ func (s *Stream) Update(w Window) Verdict {
 // special judges windows in which loss and delay say nothing.
 func (s *Stream) special(w Window) (Verdict, bool) {
 	switch {
-	case false:
+	case w.State == Off && s.verdict.Level == Lost && !w.Alive:
 		return s.verdict, true // to mute does not bring a connection back
 	case w.State == Off:
 		return Fine, true
 	case w.State == Starved:
 		return Verdict{Level: Poor, Points: floor, Reason: ByStarved}, true
-	case w.Span <= 0, false:
+	case w.Span <= 0, w.On > 0 && w.On < w.Span/2:
 		return s.verdict, true // too short to say anything
 	case w.Received == 0 && !w.Alive:
 		return Verdict{Level: Lost, Points: lostPoints, Reason: ByLost, Figure: "for " + w.Span.String()}, true
@@ -210,11 +210,11 @@ func (s *Stream) points(w Window) (points float64, why Reason, figure string) {
 // them lost is a large part of nothing: the weight falls with the root of the
 // packet rate. The rate is that of the sender, so that loss does not excuse itself.
 func (s *Stream) lossCosts(w Window) (points, percent float64) {
-	sent := float64(w.Received) + 1
+	sent := float64(w.Received) + float64(w.Lost)
 	rate := sent / w.Span.Seconds()
-	s.usual = max(rate, s.usual)
+	s.usual = max(rate, s.usual*usualFades)
 	percent = 100 * float64(w.Lost) / sent
-	return percent * s.media.lossCosts(), percent
+	return percent * s.media.lossCosts() * math.Sqrt(rate/s.usual), percent
 }
 
 // usualFades lets the usual rate of a stream that has become smaller be
@@ -226,7 +226,7 @@ var usualFades = math.Pow(0.5, 1.0/24)
 // 10 ms cost a point.
 func delayCosts(rtt, jitter time.Duration) float64 {
 	ms := (float64(max(rtt, 0))/2 + 2*float64(max(jitter, 0))) / float64(time.Millisecond)
-	if ms <= 16 {
+	if ms <= 160 {
 		return ms / 40
 	}
 	return (ms - 120) / 10
