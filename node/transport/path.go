@@ -1,0 +1,73 @@
+package transport
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// path is a 5-tuple on which a client has proved itself with a check. All that
+// the batch and the workers ask of it is where to send and whose it is, so that
+// another carriage (ICE-TCP) can stand in its place with a group of its own.
+type path struct {
+	// Static after construction.
+	group *group
+	name  sockname
+
+	conn  atomic.Pointer[Conn] // nil: the path is no more
+	plain atomic.Bool          // the way to this client takes no segmentation
+	heard atomic.Int64         // when something authenticated came, in ns of Unix time
+
+	// Guarded by Conn.mu.
+	era     uint32 // of the credentials of the last check
+	checked int64  // when that was
+}
+
+// takeoverAfter is the silence after which a 5-tuple that another connection has
+// is given to one that proves itself on it. Somebody with a session of his own who
+// forges a participant's address cannot take a living path with it, and a NAT that
+// gives a port again has been silent for longer.
+const takeoverAfter = 5 * time.Second
+
+// maxPaths bounds the 5-tuples of a connection. A client with four interfaces and
+// two addresses of ours has eight; restarts double that for a moment.
+const maxPaths = 16
+
+// lookup finds the path of a 5-tuple.
+func (e *Engine) lookup(g *group, name *sockname) *path {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	return e.table[tableKey{g, *name}]
+}
+
+// claim gives a 5-tuple to a connection, unless another lives on it.
+func (e *Engine) claim(c *Conn, g *group, name *sockname, now time.Time) *path {
+	key := tableKey{g, *name}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if _, ok := e.conns[c]; !ok {
+		return nil // closed meanwhile
+	}
+	if old := e.table[key]; old != nil && old.conn.Load() != c {
+		if now.UnixNano()-old.heard.Load() < int64(takeoverAfter) {
+			return nil
+		}
+		old.conn.Store(nil)
+		e.gone.Add(1)
+	}
+	p := &path{group: g, name: *name}
+	p.conn.Store(c)
+	e.table[key] = p
+	return p
+}
+
+// forget takes a path from the table. Workers find its connection gone.
+func (e *Engine) forget(p *path) {
+	key := tableKey{p.group, p.name}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.table[key] == p {
+		delete(e.table, key)
+	}
+	p.conn.Store(nil)
+	e.gone.Add(1)
+}

@@ -1,0 +1,166 @@
+package transport
+
+import (
+	"time"
+
+	"github.com/pion/rtp"
+	"github.com/pion/stun/v3"
+)
+
+const (
+	// maxDatagram is the largest datagram taken, in bytes. Media keeps to an
+	// Ethernet frame; DTLS of clients that do not split their certificate fits too.
+	maxDatagram = 2047
+	// maxRead is how many datagrams are read in one call, and so at most handled
+	// before what they caused leaves.
+	maxRead = 64
+	// sweepEvery is after how many paths gone a worker looks for those it still
+	// knows: few enough to hold little memory, seldom enough to cost nothing.
+	sweepEvery = 256
+)
+
+// Worker reads one socket. Its batch is flushed after each drain.
+type Worker struct {
+	// Static after construction.
+	engine *Engine
+	group  *group
+	batch  *Batch
+	in     *receiver
+
+	// Owned by run.
+	paths   map[sockname]*path // those that were seen, so that no lock is needed
+	touched []*Conn            // since the last Drained
+	header  rtp.Header         // reused for each packet
+	request stun.Message       // reused for each check
+	reply   stun.Message
+	swept   uint64 // Engine.gone at the last sweep
+
+}
+
+func newWorker(e *Engine, g *group, s *socket, shard int) *Worker {
+	return &Worker{
+		engine: e, group: g, batch: newBatch(e, shard), in: newReceiver(s),
+		paths: make(map[sockname]*path), touched: make([]*Conn, 0, maxRead),
+	}
+}
+
+// Batch is for what the handlers of this worker's events send.
+func (w *Worker) Batch() *Batch { return w.batch }
+
+// The way of a packet in: run → datagram → media → Conn.openRTP → Handler.RTP,
+// and when the socket is empty Handler.Drained → Batch.Flush.
+
+func (w *Worker) run() {
+	for {
+		n, err := w.in.receive()
+		if err != nil {
+			return // the socket is closed
+		}
+		now := w.engine.now()
+		for i := range n {
+			name, b := w.in.datagram(i)
+			w.datagram(name, b, now)
+		}
+		w.drained()
+	}
+}
+
+// drained tells the connections that were touched, and sends what they answered.
+func (w *Worker) drained() {
+	for i, c := range w.touched {
+		c.drained(w)
+		w.touched[i] = nil
+	}
+	w.touched = w.touched[:0]
+	w.batch.Flush()
+	w.sweep()
+}
+
+// datagram handles one.
+func (w *Worker) datagram(name *sockname, b []byte, now time.Time) {
+	if len(b) > maxDatagram {
+		w.engine.drops.add(DropTooLong)
+		return
+	}
+	k := classify(b)
+	switch k {
+	case kindUnknown:
+		w.engine.drops.add(DropUnknown)
+		return
+	case kindSTUN:
+		w.check(name, b, now)
+		return
+	}
+	p, c := w.path(name)
+	if c == nil {
+		w.engine.drops.add(DropNoPath)
+		return
+	}
+	if k == kindDTLS {
+		c.handshakeIn(b)
+		return
+	}
+	w.media(c, p, k, b, now)
+}
+
+func (w *Worker) media(c *Conn, p *path, k kind, b []byte, now time.Time) {
+	if k == kindRTP {
+		b = c.openRTP(&w.header, b)
+	} else {
+		b = c.openRTCP(b)
+	}
+	if b == nil {
+		return
+	}
+	c.hear(p, now)
+	w.touch(c)
+	if k == kindRTP {
+		c.deliverRTP(w, b, now)
+	} else {
+		c.deliverRTCP(w, b, now)
+	}
+}
+
+// touch remembers the connection for Drained, once.
+func (w *Worker) touch(c *Conn) {
+	for i := len(w.touched) - 1; i >= 0; i-- {
+		if w.touched[i] == c {
+			return
+		}
+	}
+	w.touched = append(w.touched, c)
+}
+
+// path finds whose a 5-tuple is: among those seen before, else in the table that
+// all workers share.
+func (w *Worker) path(name *sockname) (*path, *Conn) {
+	if p := w.paths[*name]; p != nil {
+		if c := p.conn.Load(); c != nil {
+			return p, c
+		}
+		delete(w.paths, *name)
+	}
+	p := w.engine.lookup(w.group, name)
+	if p == nil {
+		return nil, nil
+	}
+	c := p.conn.Load()
+	if c != nil {
+		w.paths[*name] = p
+	}
+	return p, c
+}
+
+// sweep forgets paths that are gone and from which nothing comes any more.
+func (w *Worker) sweep() {
+	gone := w.engine.gone.Load()
+	if gone-w.swept < sweepEvery {
+		return
+	}
+	w.swept = gone
+	for name, p := range w.paths {
+		if p.conn.Load() == nil {
+			delete(w.paths, name)
+		}
+	}
+}
