@@ -107,7 +107,7 @@ test-e2e: web ## whole meetings: real processes, browsers and network namespaces
 
 .PHONY: bench
 bench: build ## load on real nodes: the standing scenarios (RECORD=1 writes bench/results)
-	$(say) "load: each scenario on nodes of its own, then the floor (4 minutes; leave the machine alone)"
+	$(say) "load: each scenario on nodes of its own, then the floor (5 minutes; leave the machine alone)"
 	@go run ./bench/load --scenario all $(if $(RECORD),--record) $(BENCHFLAGS)
 	$(say) "benchmarks of single packages"
 	@go test -run '^$$' -bench . -benchmem $$(git grep -l '^func Benchmark' -- 'control/*_test.go' 'node/*_test.go' 'relay/*_test.go' 'residency/*_test.go' 'router/*_test.go' | xargs -n1 dirname | sort -u | sed 's|^|./|')

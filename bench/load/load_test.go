@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -94,7 +95,8 @@ func TestBadCommandLines(t *testing.T) {
 		"--subscribers 0":                           "nobody receives",
 		"--video=false":                             "neither video nor audio",
 		"--scenario nonsense":                       `"nonsense"`,
-		"--sample 0":                                "--sample 0",
+		"--sample 2000":                             "--sample 2000",
+		"--alone -1":                                "-1 join alone",
 		"--duration 1ms":                            "1ms",
 		"--nodes ws://127.0.0.1:1 --pids x":         `"x"`,
 		"--nodes ws://127.0.0.1:1 --mesh":           "--mesh",
@@ -106,6 +108,49 @@ func TestBadCommandLines(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want an error with %q", line, err, want)
 		}
+	}
+}
+
+// Who joins alone, then all at once; the table of the results is renewed.
+func TestJoinsAloneAndAtOnce(t *testing.T) {
+	dir := t.TempDir()
+	readme := filepath.Join(dir, "README.md")
+	if err := os.WriteFile(readme, []byte("before\n"+tableBegins+"\nold\n"+tableEnds+"\nafter\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	r := measureWith(t, "--scenario", "join-50", "--arrivals", "1ns", "--floor=false", "--record", "--results", dir)
+	if r.Joined != 51 || r.WithoutMedia != 0 || r.AloneP50 == nil || *r.AloneP50 <= 0 || r.FirstP50 <= 0 {
+		t.Errorf("%d joined, %d without media, first media after %v alone, %v at once", r.Joined, r.WithoutMedia, r.AloneP50, r.FirstP50)
+	}
+	b, err := os.ReadFile(readme)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := string(b); !strings.Contains(s, "| `join-50` |") || strings.Contains(s, "old") || !strings.HasPrefix(s, "before") || !strings.HasSuffix(s, "after\n") {
+		t.Errorf("the table reads %q", s)
+	}
+	if err := os.WriteFile(readme, []byte(tableBegins), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := writeTable(dir); err == nil {
+		t.Error("a table without an end was written")
+	}
+}
+
+// Every place in a frame is timed, however many subscribers there are.
+func TestSampleSharesNoFactorWithFrames(t *testing.T) {
+	for _, s := range append(slices.Clone(scenarios), largeScenarios...) {
+		n := s.sample()
+		if n < 16 || n > maxSample || n%2 == 0 || n%3 == 0 {
+			t.Errorf("%s: one in %d", s.Name, n)
+		}
+	}
+}
+
+func TestScenarioTimes(t *testing.T) {
+	s := scenario{Arrivals: time.Minute}.timed(scenario{Warmup: time.Second})
+	if s.Arrivals != time.Minute || s.Warmup != time.Second || s.Duration != defaultDuration {
+		t.Errorf("%+v", s)
 	}
 }
 

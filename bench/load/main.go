@@ -13,6 +13,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -51,6 +52,7 @@ type options struct {
 	results     string
 	floor       bool
 	sample      uint
+	feedback    bool
 	quiet       bool
 }
 
@@ -58,16 +60,17 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	o := &options{}
 	f := flag.NewFlagSet("load", flag.ContinueOnError)
 	f.SetOutput(stderr)
-	f.StringVar(&o.scenario, "scenario", "", "one of the scenarios of make bench, or all; empty: as the flags below say")
+	f.StringVar(&o.scenario, "scenario", "", "a scenario of make bench, all of them (all), one with more subscribers or all of those (all-large); empty: as the flags below say")
 	f.IntVar(&o.custom.Publishers, "publishers", 1, "attendees that publish")
 	f.IntVar(&o.custom.Subscribers, "subscribers", 10, "attendees that only receive")
 	f.BoolVar(&o.custom.Meet, "meet", false, "publishers receive too")
 	f.BoolVar(&o.custom.Video, "video", true, "publish video, 180 packets/s of 1150 bytes")
 	f.BoolVar(&o.custom.Audio, "audio", false, "publish audio, 50 packets/s of 92 bytes")
 	f.BoolVar(&o.custom.Mesh, "mesh", false, "start the demo's three nodes instead of one")
-	f.DurationVar(&o.custom.Duration, "duration", 15*time.Second, "how long is measured")
-	f.DurationVar(&o.custom.Warmup, "warmup", 5*time.Second, "between the last join and the measurement")
-	f.DurationVar(&o.custom.Arrivals, "arrivals", 5*time.Second, "attendees join spread over this time; 0s: all at once")
+	f.IntVar(&o.custom.Alone, "alone", 0, "so many join one after the other, and leave, before the others come")
+	f.DurationVar(&o.custom.Duration, "duration", 0, "how long is measured (15s unless the scenario says otherwise)")
+	f.DurationVar(&o.custom.Warmup, "warmup", 0, "between the last join and the measurement (5s)")
+	f.DurationVar(&o.custom.Arrivals, "arrivals", 0, "attendees join spread over this time (5s); 1ns: all at once")
 	f.StringVar(&o.nodes, "nodes", "", "ws:// URLs of running nodes, separated by commas; empty: start some")
 	f.StringVar(&o.pids, "pids", "", "process ids of these nodes, separated by commas, where CPU and memory are wanted")
 	f.StringVar(&o.key, "key", "devkey", "API key of the nodes")
@@ -76,7 +79,8 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	f.BoolVar(&o.record, "record", false, "write the results to files")
 	f.StringVar(&o.results, "results", "bench/results", "directory for --record")
 	f.BoolVar(&o.floor, "floor", true, "measure the floor after each run")
-	f.UintVar(&o.sample, "sample", 16, "received packets to one that is decrypted and timed")
+	f.UintVar(&o.sample, "sample", 0, "received packets to one that is decrypted and timed; 0: as many as makes 2000 a second")
+	f.BoolVar(&o.feedback, "feedback", true, "subscribers give transport-wide feedback every 100 ms, as browsers do")
 	f.BoolVar(&o.quiet, "quiet", false, "say nothing meanwhile")
 	if err := f.Parse(args); err != nil {
 		return nil, err
@@ -84,8 +88,8 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	switch {
 	case f.NArg() > 0:
 		return nil, fmt.Errorf("unexpected argument %q", f.Arg(0))
-	case o.sample < 1 || o.sample > 1024:
-		return nil, fmt.Errorf("--sample %d: want 1 to 1024", o.sample)
+	case o.sample > maxSample:
+		return nil, fmt.Errorf("--sample %d: want 1 to %d, or 0", o.sample, maxSample)
 	case o.nodes != "" && o.custom.Mesh:
 		return nil, errors.New("--mesh starts nodes and --nodes names running ones: want one of them")
 	}
@@ -94,24 +98,16 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 
 // chosen returns the scenarios to run, with the times of the flags.
 func (o *options) chosen() (list []scenario, err error) {
-	switch o.scenario {
-	case "":
+	if o.scenario == "" {
 		s := o.custom
 		s.Name = fmt.Sprintf("%dx%d", s.Publishers, s.Subscribers)
 		list = []scenario{s}
-	case "all":
-		list = append(list, scenarios...)
-	default:
-		s, err := findScenario(o.scenario)
-		if err != nil {
-			return nil, err
-		}
-		list = []scenario{s}
+	} else if list, err = findScenarios(o.scenario); err != nil {
+		return nil, err
 	}
 	for i := range list {
-		s := &list[i]
-		s.Duration, s.Warmup, s.Arrivals = o.custom.Duration, o.custom.Warmup, o.custom.Arrivals
-		if err := s.check(); err != nil {
+		list[i] = list[i].timed(o.custom)
+		if err := list[i].check(); err != nil {
 			return nil, err
 		}
 	}
@@ -146,7 +142,7 @@ func (o *options) one(ctx context.Context, s scenario, stdout io.Writer, log *sl
 		return err
 	}
 	defer func() { err = errors.Join(err, sys.stop()) }()
-	r := &run{scenario: s, sys: sys, room: room.NewID("load-"), sample: uint16(o.sample), log: log}
+	r := &run{scenario: s, sys: sys, room: room.NewID("load-"), sample: cmp.Or(uint16(o.sample), s.sample()), feedback: o.feedback, log: log}
 	out, err := r.measure(ctx, o.floor)
 	if err != nil {
 		return err
@@ -159,10 +155,11 @@ func (o *options) one(ctx context.Context, s scenario, stdout io.Writer, log *sl
 		return nil
 	}
 	path, err := record(o.results, out)
-	if err == nil {
-		log.Info("recorded", "file", path)
+	if err != nil {
+		return err
 	}
-	return err
+	log.Info("recorded", "file", path)
+	return writeTable(o.results)
 }
 
 // system starts nodes, or takes the running ones of the flags.

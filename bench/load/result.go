@@ -23,6 +23,8 @@ type result struct {
 
 	SentPPS      float64 `json:"sent_pps"`      // published, by all publishers
 	ForwardedPPS float64 `json:"forwarded_pps"` // received, by all subscribers
+	RepairsPPS   float64 `json:"repairs_pps"`   // beside them: retransmissions, and what probes the bandwidth
+	FeedbackPPS  float64 `json:"feedback_pps"`  // transport-wide feedback packets that subscribers sent
 	Delivered    float64 `json:"delivered"`     // share of what should have been received
 	Joined       int     `json:"joined"`
 	Failed       int     `json:"failed"`        // to join, or lost their connection
@@ -34,6 +36,7 @@ type result struct {
 	MemoryTotal  *float64 `json:"memory_total_mb"`
 	LatencyP50   float64  `json:"latency_p50_ms"`
 	LatencyP99   float64  `json:"latency_p99_ms"`
+	AloneP50     *float64 `json:"join_alone_to_media_p50_ms"` // of those who joined one after the other
 	FirstP50     float64  `json:"join_to_media_p50_ms"`
 	FirstP99     float64  `json:"join_to_media_p99_ms"`
 	GeneratorCPU float64  `json:"generator_cpu_us_per_packet"`

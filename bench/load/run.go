@@ -13,7 +13,6 @@ import (
 
 	"github.com/domicile/domicile/bench/load/client"
 	"github.com/domicile/domicile/bench/load/floor"
-	"github.com/domicile/domicile/bench/load/media"
 	"github.com/domicile/domicile/control"
 )
 
@@ -31,9 +30,12 @@ type run struct {
 	room   string
 	sample uint16
 	log    *slog.Logger
+	// feedback has subscribers tell of every packet for congestion control.
+	feedback bool
 
 	latency    histogram
 	first      histogram
+	alone      histogram
 	measuring  atomic.Bool
 	publishing atomic.Bool // the first publisher has begun
 
@@ -58,8 +60,7 @@ func (r *run) measure(ctx context.Context, withFloor bool) (*result, error) {
 		return out, err
 	}
 	pause(ctx, settle)
-	f, err := floor.Measure(ctx, floor.Load{Sockets: r.sockets(), Rate: r.rate(), Size: media.VideoPayload + 12,
-		Burst: media.FramePackets, For: floorTime})
+	f, err := measureFloor(ctx, r.streams())
 	if err != nil {
 		return out, err
 	}
@@ -70,12 +71,36 @@ func (r *run) measure(ctx context.Context, withFloor bool) (*result, error) {
 	return out, nil
 }
 
+// measureFloor measures each kind of media by itself and weighs it by its
+// packets: audio has no frames of several packets to send at once.
+func measureFloor(ctx context.Context, streams []floor.Load) (sum floor.Result, err error) {
+	var packets float64
+	for _, l := range streams {
+		l.For = floorTime
+		one, err := floor.Measure(ctx, l)
+		if err != nil {
+			return sum, err
+		}
+		sum.PlainUS += one.PlainUS * l.Rate
+		sum.SegmentedUS += one.SegmentedUS * l.Rate
+		packets += l.Rate
+	}
+	sum.PlainUS /= packets
+	sum.SegmentedUS /= packets
+	return sum, nil
+}
+
 // meet has everybody join, waits, and measures.
 func (r *run) meet(ctx context.Context, out *result) error {
 	r.log.Info("publishers join", "n", r.Publishers)
 	r.join(ctx, 0, r.Publishers, r.Meet, true)
 	if len(r.attendees) == 0 {
 		return errors.New("no publisher could join")
+	}
+	for i := range r.Alone {
+		if err := r.joinAlone(ctx, r.Publishers+r.Subscribers+i); err != nil {
+			return err
+		}
 	}
 	before, err := residentBytes(r.sys.pids)
 	if err != nil {
@@ -105,18 +130,50 @@ func (r *run) join(ctx context.Context, from, n int, subscribe, publish bool) {
 	}
 }
 
+// joinAlone times one join while nobody else joins, and leaves.
+func (r *run) joinAlone(ctx context.Context, i int) error {
+	ctx, cancel := context.WithTimeout(ctx, joinWait)
+	defer cancel()
+	began := time.Now()
+	c, err := r.client(ctx, i, true, false)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	for r.firstMedia(c).IsZero() {
+		if !pause(ctx, 20*time.Millisecond) {
+			return fmt.Errorf("attendee %d joined alone and received nothing: %w", i, ctx.Err())
+		}
+	}
+	r.alone.add(r.firstMedia(c).Sub(began))
+	return nil
+}
+
+// firstMedia is when the first video came, or audio where there is no video.
+func (r *run) firstMedia(c *client.Client) time.Time {
+	audio, video := c.Inbound().First()
+	if r.Video {
+		return video
+	}
+	return audio
+}
+
+func (r *run) client(ctx context.Context, i int, subscribe, publish bool) (*client.Client, error) {
+	token, err := r.token(i)
+	if err != nil {
+		return nil, err
+	}
+	return client.Join(ctx, client.Config{
+		URL: r.sys.urls[i%len(r.sys.urls)], Token: token, Subscribe: subscribe, Sample: r.sample, Latency: r.timed,
+		Video: publish && r.Video, Audio: publish && r.Audio, NoFeedback: !r.feedback,
+	})
+}
+
 func (r *run) joinOne(ctx context.Context, i int, subscribe, publish bool) {
 	ctx, cancel := context.WithTimeout(ctx, joinWait)
 	defer cancel()
 	began, timed := time.Now(), r.publishing.Load()
-	token, err := r.token(i)
-	var c *client.Client
-	if err == nil {
-		c, err = client.Join(ctx, client.Config{
-			URL: r.sys.urls[i%len(r.sys.urls)], Token: token, Subscribe: subscribe, Sample: r.sample, Latency: r.timed,
-			Video: publish && r.Video, Audio: publish && r.Audio,
-		})
-	}
+	c, err := r.client(ctx, i, subscribe, publish)
 	if err == nil && publish {
 		c.Start()
 		r.publishing.Store(true)
@@ -147,7 +204,7 @@ func (r *run) timed(d time.Duration) {
 
 // window measures for the scenario's duration.
 func (r *run) window(ctx context.Context, out *result) error {
-	sent, received := r.packets()
+	then := r.packets()
 	before, err := readUsage(r.sys.pids)
 	if err != nil {
 		return err
@@ -162,30 +219,39 @@ func (r *run) window(ctx context.Context, out *result) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	sentNow, receivedNow := r.packets()
-	out.account(sentNow-sent, receivedNow-received, after.at.Sub(before.at), after.since(before), len(r.sys.pids) > 0)
+	out.account(r.packets().since(then), after.at.Sub(before.at), after.since(before), len(r.sys.pids) > 0)
 	return nil
 }
 
-// packets counts what was published and what was received so far.
-func (r *run) packets() (sent, received uint64) {
+// packets is what was counted up to a moment.
+type packets struct{ sent, received, repairs, feedback uint64 }
+
+func (p packets) since(q packets) packets {
+	return packets{p.sent - q.sent, p.received - q.received, p.repairs - q.repairs, p.feedback - q.feedback}
+}
+
+func (r *run) packets() (p packets) {
 	for _, a := range r.attendees {
-		sent += a.Sent()
-		received += a.Inbound().Packets()
+		p.sent += a.Sent()
+		p.feedback += a.Feedback()
+		p.received += a.Inbound().Packets()
+		p.repairs += a.Inbound().Repairs()
 	}
-	return sent, received
+	return p
 }
 
 // account turns the counters of the measured part into figures.
-func (out *result) account(sent, received uint64, took time.Duration, u usage, knowNodes bool) {
+func (out *result) account(p packets, took time.Duration, u usage, knowNodes bool) {
 	out.Seconds = round(took.Seconds(), 3)
-	out.SentPPS = round(float64(sent)/took.Seconds(), 1)
-	out.ForwardedPPS = round(float64(received)/took.Seconds(), 1)
-	if expected := sent * uint64(out.Scenario.receivers()); expected > 0 {
+	out.SentPPS = round(float64(p.sent)/took.Seconds(), 1)
+	out.ForwardedPPS = round(float64(p.received)/took.Seconds(), 1)
+	out.FeedbackPPS = round(float64(p.feedback)/took.Seconds(), 1)
+	out.RepairsPPS = round(float64(p.repairs)/took.Seconds(), 1)
+	if expected := p.sent * uint64(out.Scenario.receivers()); expected > 0 {
 		// Packets under way when the measurement begins can make it a little more than all.
-		out.Delivered = min(round(float64(received)/float64(expected), 5), 1)
+		out.Delivered = min(round(float64(p.received)/float64(expected), 5), 1)
 	}
-	perPacket := func(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 / float64(max(received, 1)) }
+	perPacket := func(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 / float64(max(p.received, 1)) }
 	cores := func(d time.Duration) float64 { return round(d.Seconds()/took.Seconds(), 3) }
 	if knowNodes {
 		out.NodeCPU, out.NodeCores = rounded(perPacket(u.nodes), 2), new(cores(u.nodes))
@@ -205,11 +271,7 @@ func (r *run) judge(out *result) {
 		if !a.receives {
 			continue
 		}
-		audio, video := a.Inbound().First()
-		first := video
-		if !r.Video {
-			first = audio
-		}
+		first := r.firstMedia(a.Client)
 		if first.IsZero() {
 			out.WithoutMedia++
 			continue
@@ -219,6 +281,9 @@ func (r *run) judge(out *result) {
 		}
 	}
 	out.LatencyP50, out.LatencyP99 = milliseconds(r.latency.quantile(0.5)), milliseconds(r.latency.quantile(0.99))
+	if r.Alone > 0 {
+		out.AloneP50 = rounded(float64(r.alone.quantile(0.5))/float64(time.Millisecond), 2)
+	}
 	out.FirstP50, out.FirstP99 = milliseconds(r.first.quantile(0.5)), milliseconds(r.first.quantile(0.99))
 }
 

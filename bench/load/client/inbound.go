@@ -1,15 +1,26 @@
 package client
 
 import (
-	"encoding/binary"
+	"fmt"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
+	"github.com/pion/interceptor/pkg/twcc"
 	"github.com/pion/rtcp"
+	"github.com/pion/rtp"
+	"github.com/pion/sdp/v3"
 )
 
-// opusPT is what every LiveKit server offers Opus as; all else is video.
-const opusPT = 111
+// kind is what a payload type carries.
+type kind uint8
+
+const (
+	video kind = iota // what is not known is taken for video
+	audio
+	repair // RTX: packets again, or padding to probe with
+)
 
 // warmPackets of each stream are always decrypted: pion tells of a track when it
 // has read some.
@@ -22,10 +33,48 @@ type Inbound struct {
 	sample uint16 // one packet in so many is decrypted and timed
 
 	mu      sync.Mutex // guards the rest
-	packets uint64
-	bytes   uint64
-	first   [2]time.Time // of audio, of video
+	packets uint64     // of media; repairs are counted apart
+	repairs uint64
+	first   [2]time.Time // of video, of audio
+	kinds   [128]kind    // by payload type
 	streams map[uint32]*stream
+	head    rtp.Header // reused
+
+	// Feedback for congestion control.
+	transportCC uint8 // id of the header extension; 0: not negotiated
+	heard       *twcc.Recorder
+	since       time.Time // arrivals are told relative to it
+}
+
+func newInbound(sample uint16) *Inbound {
+	return &Inbound{sample: sample, streams: make(map[uint32]*stream), heard: twcc.NewRecorder(1), since: time.Now()}
+}
+
+// learn takes payload types and extensions from the description that was agreed
+// on.
+func (in *Inbound) learn(description string) error {
+	var d sdp.SessionDescription
+	if err := d.UnmarshalString(description); err != nil {
+		return fmt.Errorf("read own answer: %w", err)
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for _, m := range d.MediaDescriptions {
+		for _, a := range m.Attributes {
+			number, rest, _ := strings.Cut(a.Value, " ")
+			id, err := strconv.ParseUint(number, 10, 7)
+			switch {
+			case err != nil:
+			case a.Key == "rtpmap" && strings.HasPrefix(rest, "rtx/"):
+				in.kinds[id] = repair
+			case a.Key == "rtpmap" && m.MediaName.Media == "audio":
+				in.kinds[id] = audio
+			case a.Key == "extmap" && rest == sdp.TransportCCURI:
+				in.transportCC = uint8(id)
+			}
+		}
+	}
+	return nil
 }
 
 // stream is what receiver reports are made of, and when its last packets came.
@@ -44,14 +93,45 @@ type arrival struct {
 
 // arrive notes an RTP packet and reports whether it is to be decrypted.
 func (in *Inbound) arrive(b []byte, at time.Time) bool {
-	seq, ssrc := binary.BigEndian.Uint16(b[2:]), binary.BigEndian.Uint32(b[8:])
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.packets++
-	in.bytes += uint64(len(b))
-	if kind := kindOf(b); in.first[kind].IsZero() {
-		in.first[kind] = at
+	if _, err := in.head.Unmarshal(b); err != nil {
+		return false
 	}
+	in.hear(at)
+	k := in.kinds[in.head.PayloadType]
+	if k == repair {
+		in.repairs++
+		return false
+	}
+	in.packets++
+	if in.first[k].IsZero() {
+		in.first[k] = at
+	}
+	return in.follow(in.head.SSRC, in.head.SequenceNumber, at)
+}
+
+// hear notes the arrival for congestion control.
+func (in *Inbound) hear(at time.Time) {
+	if in.transportCC == 0 {
+		return
+	}
+	var ext rtp.TransportCCExtension
+	if ext.Unmarshal(in.head.GetExtension(in.transportCC)) == nil {
+		in.heard.Record(in.head.SSRC, ext.TransportSequence, at.Sub(in.since).Microseconds())
+	}
+}
+
+// feedback returns what to tell the sender's congestion control since the last
+// call.
+func (in *Inbound) feedback() []rtcp.Packet {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.heard.BuildFeedbackPacket()
+}
+
+// follow counts a packet of a stream.
+func (in *Inbound) follow(ssrc uint32, seq uint16, at time.Time) bool {
 	s := in.streams[ssrc]
 	if s == nil {
 		s = &stream{base: seq, highest: uint32(seq)}
@@ -75,13 +155,6 @@ func (s *stream) slot(seq, sample uint16) int {
 	return int(seq) % len(s.arrivals)
 }
 
-func kindOf(rtp []byte) int {
-	if rtp[1]&0x7f == opusPT {
-		return 0
-	}
-	return 1
-}
-
 // arrivedAt returns when a decrypted packet came to the socket.
 func (in *Inbound) arrivedAt(ssrc uint32, seq uint16) (time.Time, bool) {
 	in.mu.Lock()
@@ -98,18 +171,26 @@ func (in *Inbound) arrivedAt(ssrc uint32, seq uint16) (time.Time, bool) {
 	return time.Time{}, false
 }
 
-// Packets returns how many RTP packets came.
+// Packets returns how many RTP packets of media came.
 func (in *Inbound) Packets() uint64 {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	return in.packets
 }
 
-// First returns when the first packet of audio and of video came.
-func (in *Inbound) First() (audio, video time.Time) {
+// Repairs returns how many RTX packets came: retransmissions, and padding to
+// probe with.
+func (in *Inbound) Repairs() uint64 {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	return in.first[0], in.first[1]
+	return in.repairs
+}
+
+// First returns when the first packet of audio and of video came.
+func (in *Inbound) First() (ofAudio, ofVideo time.Time) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.first[audio], in.first[video]
 }
 
 // reports makes the reception reports of all streams (RFC 3550 section 6.4.1).

@@ -4,6 +4,10 @@ import (
 	"encoding/binary"
 	"testing"
 	"time"
+
+	"github.com/pion/rtcp"
+	"github.com/pion/rtp"
+	"github.com/pion/sdp/v3"
 )
 
 func packet(seq uint16, ssrc uint32, pt byte) []byte {
@@ -15,7 +19,7 @@ func packet(seq uint16, ssrc uint32, pt byte) []byte {
 }
 
 func TestInboundCountsAndReports(t *testing.T) {
-	in := &Inbound{sample: 16, streams: map[uint32]*stream{}}
+	in := newInbound(16)
 	at := time.Unix(1000, 0)
 	passed := 0
 	for i := range 1000 {
@@ -30,8 +34,8 @@ func TestInboundCountsAndReports(t *testing.T) {
 			}
 		}
 	}
-	if in.Packets() != 900 {
-		t.Errorf("%d packets counted, want 900", in.Packets())
+	if n, repairs := in.Packets(), in.Repairs(); n != 900 || repairs != 0 {
+		t.Errorf("%d packets and %d repairs counted, want 900 and none", n, repairs)
 	}
 	if passed < 70 || passed > 110 {
 		t.Errorf("%d packets are decrypted, want 32 and a sixteenth of the others", passed)
@@ -66,5 +70,53 @@ func TestOnlyRTPIsCounted(t *testing.T) {
 	}
 	if !isRTP(packet(1, 2, 96)) || !isRTP(packet(1, 2, 0x80|111)) {
 		t.Error("RTP is not recognised")
+	}
+}
+
+const agreed = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n" +
+	"m=audio 9 UDP/TLS/RTP/SAVPF 109\r\na=rtpmap:109 opus/48000/2\r\na=extmap:4 " + sdp.SDESMidURI + "\r\n" +
+	"m=video 9 UDP/TLS/RTP/SAVPF 96 97\r\na=rtpmap:96 VP8/90000\r\na=rtpmap:97 rtx/90000\r\na=extmap:3 " + sdp.TransportCCURI + "\r\n"
+
+func TestInboundLearnsFromTheAnswer(t *testing.T) {
+	in := newInbound(16)
+	if err := in.learn(agreed); err != nil {
+		t.Fatal(err)
+	}
+	at := in.since
+	for i := range 20 {
+		p := rtp.Packet{Header: rtp.Header{Version: 2, PayloadType: 96, SSRC: 5, SequenceNumber: uint16(i)}, Payload: make([]byte, 30)}
+		if i%4 == 3 {
+			p.PayloadType, p.SSRC = 97, 6
+		}
+		ext, _ := rtp.TransportCCExtension{TransportSequence: uint16(1000 + i)}.Marshal()
+		p.SetExtension(3, ext)
+		b, err := p.Marshal()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i != 10 { // lost
+			in.arrive(b, at.Add(time.Duration(i)*time.Millisecond))
+		}
+	}
+	in.arrive(packet(1, 8, 109), at.Add(time.Hour))
+	if n, repairs := in.Packets(), in.Repairs(); n != 15 || repairs != 5 {
+		t.Errorf("%d packets and %d repairs, want 15 and 5", n, repairs)
+	}
+	if audio, video := in.First(); !audio.Equal(at.Add(time.Hour)) || !video.Equal(at) {
+		t.Errorf("first audio %v, first video %v", audio, video)
+	}
+	pkts := in.feedback()
+	if len(pkts) != 1 {
+		t.Fatalf("%d feedback packets, want 1", len(pkts))
+	}
+	cc := pkts[0].(*rtcp.TransportLayerCC)
+	if cc.BaseSequenceNumber != 1000 || cc.PacketStatusCount != 20 || len(cc.RecvDeltas) != 19 {
+		t.Errorf("feedback from %d on of %d packets, %d arrived; want 1000, 20, 19", cc.BaseSequenceNumber, cc.PacketStatusCount, len(cc.RecvDeltas))
+	}
+	if again := in.feedback(); len(again) != 0 {
+		t.Errorf("nothing came since, told %v", again)
+	}
+	if err := in.learn("v=0\r\nm="); err == nil {
+		t.Error("a cut description was read")
 	}
 }

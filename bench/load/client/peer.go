@@ -2,46 +2,107 @@ package client
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net"
+	"sync"
 	"time"
 
 	"github.com/pion/dtls/v3"
 	"github.com/pion/ice/v4"
 	"github.com/pion/interceptor"
+	"github.com/pion/interceptor/pkg/twcc"
 	"github.com/pion/logging"
+	"github.com/pion/sdp/v3"
 	"github.com/pion/transport/v4/stdnet"
 	"github.com/pion/webrtc/v4"
 )
 
-// vp8 and opus are what the generator publishes and receives.
+// vp8, rtx and opus are what the generator publishes and receives, with the
+// feedback that browsers offer.
 var (
 	vp8 = webrtc.RTPCodecParameters{PayloadType: 96, RTPCodecCapability: webrtc.RTPCodecCapability{
 		MimeType: webrtc.MimeTypeVP8, ClockRate: 90000,
-		RTCPFeedback: []webrtc.RTCPFeedback{{Type: "ccm", Parameter: "fir"}, {Type: "nack"}, {Type: "nack", Parameter: "pli"}}}}
-	opus = webrtc.RTPCodecParameters{PayloadType: opusPT, RTPCodecCapability: webrtc.RTPCodecCapability{
-		MimeType: webrtc.MimeTypeOpus, ClockRate: 48000, Channels: 2, SDPFmtpLine: "minptime=10;useinbandfec=1"}}
+		RTCPFeedback: []webrtc.RTCPFeedback{{Type: "goog-remb"}, {Type: "transport-cc"}, {Type: "ccm", Parameter: "fir"}, {Type: "nack"}, {Type: "nack", Parameter: "pli"}}}}
+	rtx = webrtc.RTPCodecParameters{PayloadType: 97, RTPCodecCapability: webrtc.RTPCodecCapability{
+		MimeType: webrtc.MimeTypeRTX, ClockRate: 90000, SDPFmtpLine: "apt=96"}}
+	opus = webrtc.RTPCodecParameters{PayloadType: 111, RTPCodecCapability: webrtc.RTPCodecCapability{
+		MimeType: webrtc.MimeTypeOpus, ClockRate: 48000, Channels: 2, SDPFmtpLine: "minptime=10;useinbandfec=1",
+		RTCPFeedback: []webrtc.RTCPFeedback{{Type: "transport-cc"}}}}
 )
 
-// newPeer makes a peer connection without interceptors. in, if any, counts what
-// arrives at its sockets.
-func newPeer(in *Inbound, loopback bool) (*webrtc.PeerConnection, error) {
-	m := &webrtc.MediaEngine{}
-	if err := m.RegisterCodec(vp8, webrtc.RTPCodecTypeVideo); err != nil {
-		return nil, fmt.Errorf("make peer: %w", err)
+// extensions are the header extensions of both kinds of media that browsers
+// offer. What a node puts into them is read only where congestion control needs
+// it.
+var extensions = []struct {
+	kind webrtc.RTPCodecType
+	uris []string
+}{
+	{webrtc.RTPCodecTypeVideo, []string{sdp.SDESMidURI, sdp.SDESRTPStreamIDURI, sdp.SDESRepairRTPStreamIDURI, sdp.ABSSendTimeURI, sdp.TransportCCURI}},
+	{webrtc.RTPCodecTypeAudio, []string{sdp.SDESMidURI, sdp.AudioLevelURI, sdp.ABSSendTimeURI, sdp.TransportCCURI}},
+}
+
+// certificate is that of all clients: nothing is measured by making one for each.
+var certificate = sync.OnceValues(func() (*webrtc.Certificate, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
 	}
-	if err := m.RegisterCodec(opus, webrtc.RTPCodecTypeAudio); err != nil {
+	return webrtc.GenerateCertificate(key)
+})
+
+// newPeer makes a peer connection. in, if any, counts what arrives at its
+// sockets; feedback has it negotiate and number packets for congestion control.
+func newPeer(in *Inbound, loopback, feedback bool) (*webrtc.PeerConnection, error) {
+	m, err := mediaEngine(feedback)
+	if err != nil {
 		return nil, fmt.Errorf("make peer: %w", err)
 	}
 	s, err := settings(in, loopback)
 	if err != nil {
 		return nil, fmt.Errorf("make peer: %w", err)
 	}
-	api := webrtc.NewAPI(webrtc.WithMediaEngine(m), webrtc.WithSettingEngine(s),
-		webrtc.WithInterceptorRegistry(&interceptor.Registry{}))
-	return api.NewPeerConnection(webrtc.Configuration{})
+	registry := &interceptor.Registry{}
+	if in == nil && feedback { // only publishers send
+		number, err := twcc.NewHeaderExtensionInterceptor()
+		if err != nil {
+			return nil, fmt.Errorf("make peer: %w", err)
+		}
+		registry.Add(number)
+	}
+	cert, err := certificate()
+	if err != nil {
+		return nil, fmt.Errorf("make peer: %w", err)
+	}
+	api := webrtc.NewAPI(webrtc.WithMediaEngine(m), webrtc.WithSettingEngine(s), webrtc.WithInterceptorRegistry(registry))
+	return api.NewPeerConnection(webrtc.Configuration{Certificates: []webrtc.Certificate{*cert}})
+}
+
+func mediaEngine(feedback bool) (*webrtc.MediaEngine, error) {
+	m := &webrtc.MediaEngine{}
+	for _, c := range []struct {
+		webrtc.RTPCodecParameters
+		kind webrtc.RTPCodecType
+	}{{vp8, webrtc.RTPCodecTypeVideo}, {rtx, webrtc.RTPCodecTypeVideo}, {opus, webrtc.RTPCodecTypeAudio}} {
+		if err := m.RegisterCodec(c.RTPCodecParameters, c.kind); err != nil {
+			return nil, err
+		}
+	}
+	for _, e := range extensions {
+		for _, uri := range e.uris {
+			if uri == sdp.TransportCCURI && !feedback {
+				continue
+			}
+			if err := m.RegisterHeaderExtension(webrtc.RTPHeaderExtensionCapability{URI: uri}, e.kind); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return m, nil
 }
 
 func settings(in *Inbound, loopback bool) (webrtc.SettingEngine, error) {

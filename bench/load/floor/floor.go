@@ -20,6 +20,8 @@ import (
 
 	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
+
+	"github.com/domicile/domicile/bench/load/burst"
 )
 
 // Load is what is sent.
@@ -65,8 +67,9 @@ func Measure(ctx context.Context, l Load) (Result, error) {
 	return r, nil
 }
 
-// listen opens sockets that throw away what comes, each read by a goroutine as
-// the generator's subscribers are.
+// listen opens sockets that throw away what comes, each read by a goroutine and
+// with the reader that the generator's subscribers have: waking them is part of
+// what sending costs, here as there.
 func listen(n int) (addrs []netip.AddrPort, stop func(), err error) {
 	var conns []*net.UDPConn
 	var readers sync.WaitGroup
@@ -84,12 +87,14 @@ func listen(n int) (addrs []netip.AddrPort, stop func(), err error) {
 		}
 		conns = append(conns, c)
 		addrs = append(addrs, c.LocalAddr().(*net.UDPAddr).AddrPort())
+		r, err := burst.NewReader(c)
+		if err != nil {
+			stop()
+			return nil, nil, err
+		}
 		readers.Go(func() {
-			b := make([]byte, 2048)
-			for {
-				if _, _, err := c.ReadFromUDPAddrPort(b); err != nil {
-					return
-				}
+			for err == nil {
+				_, _, _, err = r.Read()
 			}
 		})
 	}
