@@ -30,7 +30,6 @@ var imports = []rule{
 	{"node/rtc/jsep", nil, "descriptions are negotiated as values, whatever carries the media"},
 	{"node/transport", nil, "sockets and seals know no tracks, no rooms and no descriptions"},
 	{"node/whip", []string{"control"}, "WHIP and WHEP are HTTP and tokens; what is behind a session is the node's affair"},
-	{"node/rtc", []string{"node/sfu"}, "WebRTC sessions feed the media plane and know nothing of rooms"},
 	{"node/sfu", nil, "the media plane knows nothing of networks, rooms or policies"},
 	{"node/sfu/speakers", nil, "who speaks is decided from levels alone"},
 	{"node/sfu/quality", nil, "quality is judged from figures, wherever they come from"},
