@@ -26,7 +26,7 @@ const (
 	maxSSRCs = 8
 	// wideSections is how many video sections of an offer list every codec, some
 	// 50 lines each; a client's answer, which is as long, has to stay in bounds.
-	wideSections = 16
+	wideSections = 8
 )
 
 // direction is who sends in a section, as its author says it.

@@ -182,13 +182,9 @@ func (w *writer) answer(m *sdp.MediaDescription, s *section) {
 	if t.rsize {
 		m.WithPropertyAttribute(sdp.AttrKeyRTCPRsize)
 	}
-	uses := give
 	var dir direction
 	if t.dir.sends() {
-		uses, dir = take, receives
-	}
-	if t.dir.receives() {
-		uses |= give
+		dir = receives
 	}
 	if s.sends() {
 		dir |= sends
@@ -198,7 +194,9 @@ func (w *writer) answer(m *sdp.MediaDescription, s *section) {
 		f.Feedback.TransportCC = f.Feedback.TransportCC && (s.kind == Video || t.dir.sends())
 		writeFormat(m, f)
 	}
-	writeValues(m, sdp.AttrKeyExtMap, t.ext.only(s.kind, uses).lines())
+	// All that are known, whoever sends: what Chromium is refused in one section it
+	// does not offer in later ones, and simulcast does without its RIDs then.
+	writeValues(m, sdp.AttrKeyExtMap, t.ext.lines())
 	m.WithPropertyAttribute(dir.String())
 	if len(t.rids) > 0 {
 		for _, rid := range t.rids {

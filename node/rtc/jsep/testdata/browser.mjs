@@ -1,14 +1,17 @@
-// Talks SDP with a real Chromium. Run from the repository's root:
+// Talks SDP with a real Chromium.
 //
 //   node node/rtc/jsep/testdata/browser.mjs capture
 //     writes what Chromium offers in each use case to testdata/chromium/*.sdp
-//   node node/rtc/jsep/testdata/browser.mjs check < steps.json > results.json
-//     takes [{"type":"offer"|"answer","sdp":"…","js":"…"}] into one peer
-//     connection: an offer is answered, an answer applied; js runs first and, when
-//     it is there, an offer is made: {"want":"offer"}. Each step prints what
-//     Chromium said, or its error.
+//   node node/rtc/jsep/testdata/browser.mjs
+//     is what go test -update talks to: one JSON step a line on standard input,
+//     one JSON reply a line on standard output, all in one peer connection.
+//     {"js":"…"}                      runs, then an offer is made
+//     {"js":"…","answer":"<sdp>"}     our answer is applied, then js runs
+//     {"js":"…","offer":"<sdp>"}      our offer is applied, js runs, it is answered
+//     → {"sdp":"…","value":what js returns,"tracks":[…],"error":"…"}
 import { createRequire } from 'node:module'
-import { mkdirSync, writeFileSync, readFileSync } from 'node:fs'
+import readline from 'node:readline'
+import { mkdirSync, writeFileSync } from 'node:fs'
 import { executablePath, args } from '../../../../web/scripts/chromium.mjs'
 
 const { chromium } = createRequire(new URL('../../../../web/package.json', import.meta.url))('playwright-core')
@@ -30,6 +33,15 @@ const prelude = `
     { rid: 'h', scaleResolutionDownBy: 2, maxBitrate: 500000 },
     { rid: 'f', maxBitrate: 1700000 },
   ]
+  window.receive = (kind, n) => {
+    for (; n > 0; n--) {
+      const t = pc.addTransceiver(kind, { direction: 'recvonly' })
+      const all = t.getHeaderExtensionsToNegotiate?.()
+      const dd = all?.find((x) => x.uri.includes('dependency-descriptor'))
+      if (dd) { dd.direction = 'sendrecv'; t.setHeaderExtensionsToNegotiate(all) }
+    }
+  }
+  window.channels = () => { pc.createDataChannel('_lossy', { ordered: false, maxRetransmits: 0 }); pc.createDataChannel('_reliable') }
   window.offer = async (munge = (s) => s) => {
     const o = await pc.createOffer()
     await pc.setLocalDescription({ type: 'offer', sdp: munge(o.sdp) })
@@ -40,10 +52,8 @@ const prelude = `
     return pc.localDescription.sdp
   }
 `
-const channels = `
-  pc.createDataChannel('_lossy', { ordered: false, maxRetransmits: 0 }); pc.createDataChannel('_reliable', { ordered: true });
-`
-const recvonly = `for (const kind of ['audio', 'audio', 'audio', 'video', 'video', 'video']) pc.addTransceiver(kind, { direction: 'recvonly' });`
+const channels = `channels();`
+const recvonly = `receive('audio', 3); receive('video', 3);`
 const stream = `const s = new MediaStream();`
 
 const cases = {
@@ -103,34 +113,42 @@ async function capture() {
   }
 }
 
-async function check() {
-  const results = []
-  const page = await fresh()
-  await page.evaluate(`window.heard = []; pc.ontrack = (e) => heard.push({ mid: e.transceiver.mid, kind: e.track.kind, track: e.track.id, stream: e.streams[0]?.id ?? '' })`)
-  for (const step of JSON.parse(readFileSync(0, 'utf8'))) {
-    results.push(await page.evaluate(async ({ type, sdp, js, want }) => {
-      try {
-        window.heard.length = 0
-        if (js) await (0, eval)(`(async () => { ${js} })()`)
-        if (type) await pc.setRemoteDescription({ type, sdp })
-        let out = ''
-        if (type === 'offer') {
-          await pc.setLocalDescription(await pc.createAnswer())
-          out = pc.localDescription.sdp
-        } else if (want === 'offer') {
-          out = await window.offer()
-        }
-        return { sdp: out, tracks: [...window.heard] }
-      } catch (e) {
-        return { error: String(e?.message ?? e) }
-      }
-    }, step))
+// step runs in the page.
+const step = async ({ js, offer, answer }) => {
+  const run = () => (0, eval)(`(async () => { ${js ?? ''} })()`)
+  heard.length = 0
+  try {
+    let value, sdp = ''
+    if (offer !== undefined) {
+      await pc.setRemoteDescription({ type: 'offer', sdp: offer })
+      value = await run()
+      await pc.setLocalDescription(await pc.createAnswer())
+      sdp = pc.localDescription.sdp
+    } else if (answer !== undefined) {
+      await pc.setRemoteDescription({ type: 'answer', sdp: answer })
+      value = await run()
+    } else {
+      value = await run()
+      sdp = await window.offer()
+    }
+    return { sdp, value: value ?? null, tracks: [...heard] }
+  } catch (e) {
+    return { sdp: '', error: String(e?.message ?? e) }
   }
-  process.stdout.write(JSON.stringify(results))
+}
+
+async function converse() {
+  const page = await fresh()
+  await page.evaluate(`window.heard = []; pc.ontrack = (e) => heard.push(
+    [e.transceiver.mid, e.track.kind, e.track.id, e.streams[0]?.id ?? ''].join(' '))`)
+  for await (const line of readline.createInterface({ input: process.stdin })) {
+    const reply = await page.evaluate(step, JSON.parse(line))
+    process.stdout.write(JSON.stringify({ ...reply, sdp: scrub(reply.sdp) }) + '\n')
+  }
 }
 
 try {
-  await (process.argv[2] === 'capture' ? capture() : check())
+  await (process.argv[2] === 'capture' ? capture() : converse())
 } finally {
   await browser.close()
 }
