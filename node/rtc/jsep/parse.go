@@ -160,10 +160,8 @@ func closeOutside(all []*media, group []string) (int, error) {
 	} else {
 		for _, mid := range group {
 			i := slices.IndexFunc(all, func(m *media) bool { return m.named && m.mid == mid })
-			if i < 0 {
-				return -1, fmt.Errorf("read SDP: BUNDLE has %q, which no section is called", mid)
-			}
-			if tag < 0 && !all[i].closed {
+			// ffmpeg's group says "0 1", whether there are two sections or one.
+			if i >= 0 && tag < 0 && !all[i].closed {
 				tag = i
 			}
 		}
