@@ -82,7 +82,9 @@ const (
 	Forgotten  Reason = "what was proven was not used for long"
 	Draining   Reason = "held until queues have drained"
 	Congested  Reason = "queues grow"
+	Competing  Reason = "others keep the queue full; our share is held"
 	Lossy      Reason = "loss that grows with the rate"
+	OwnLoss    Reason = "loss that did not fall with the rate is the path's own"
 	ProbeProof Reason = "a probe arrived at this rate"
 	ReceiverBE Reason = "the receiver's own estimate (REMB)"
 	NoFeedback Reason = "no feedback arrives"
@@ -135,6 +137,7 @@ type Estimator struct {
 	remb     float64       // 0: none
 	grownAt  time.Duration
 
+	state   State
 	reason  Reason
 	since   time.Duration // when the reason became what it is
 	ignored Ignored
@@ -155,7 +158,7 @@ func New(cfg Config) *Estimator {
 func (e *Estimator) Estimate() float64 { return e.estimate }
 
 // State returns what the queues on the path do.
-func (e *Estimator) State() State { return e.trend.state }
+func (e *Estimator) State() State { return e.state }
 
 // SetDemand tells how many bit/s would be used if there were as much. More than
 // the estimate makes it probe; never called, only the first ramp is probed.
@@ -204,7 +207,12 @@ func (e *Estimator) Feedback(fb *rtcp.TransportLayerCC, now time.Time) {
 	for i := range e.recent {
 		e.take(&e.recent[i])
 	}
-	e.path.roll(at)
+	e.loss.settle()
+	e.path.judge(at, e.sending.long(), e.acked.long())
+	e.state = e.trend.state
+	if !e.path.congested() {
+		e.state = Normal // jitter: some packets are late, or early, but no queue stands
+	}
 	e.conclude(at)
 }
 
@@ -215,15 +223,10 @@ func (e *Estimator) listen(at time.Duration) {
 
 // take passes one reported packet through the estimators, in order of sending.
 func (e *Estimator) take(p *arrival) {
+	e.loss.count(p)
 	if p.lost {
-		e.loss.lost++
 		return
 	}
-	if p.revived {
-		e.loss.lost = max(e.loss.lost-1, 0)
-	}
-	e.loss.arrived++
-	e.loss.bytes += int64(p.size)
 	e.acked.add(p.arrived, int(p.size))
 	e.path.observe(p.arrived - p.sent)
 	if e.trend.packet(p.sent, p.arrived) {
@@ -235,21 +238,32 @@ func (e *Estimator) take(p *arrival) {
 // conclude turns what the feedback brought into a rate.
 func (e *Estimator) conclude(at time.Duration) {
 	acked := e.acked.long()
-	if bound := e.loss.window(at, e.estimate, e.sending.long(), e.path.queue(), e.cfg.Start); bound < e.estimate {
+	bound := e.loss.window(at, e.estimate, e.acked.now())
+	if e.loss.cleared > e.estimate && e.state != Overuse {
+		e.set(e.loss.cleared, OwnLoss, at)
+	}
+	if bound < e.estimate {
 		e.set(bound, Lossy, at)
 		e.proven = min(e.proven, e.estimate)
+		e.probe.disturbed(at)
 	}
-	if rate, ok := e.probe.result(at, e.rtt); ok && e.trend.state != Overuse && rate > e.estimate {
+	if rate, ok := e.probe.result(at, e.rtt, e.loss.own); ok && e.state != Overuse && rate > e.estimate {
 		e.limit.forgetBelow(rate)
 		e.loss.allow(rate)
 		e.proven, e.provenAt = rate, at
 		e.set(rate, ProbeProof, at)
 	}
 	e.prove(acked, at)
-	switch e.trend.state {
+	switch e.state {
 	case Overuse:
-		e.fall(at)
+		if !e.probe.stirs(at, e.rtt, e.path.queue()) {
+			e.fall(at)
+		}
+		e.grownAt = at
 	case Underuse:
+		if e.path.foreign {
+			e.grow(acked, at)
+		}
 		e.grownAt = at
 	case Normal:
 		e.grow(acked, at)
@@ -259,7 +273,7 @@ func (e *Estimator) conclude(at time.Duration) {
 
 // prove notes what arrived: so much the path carries.
 func (e *Estimator) prove(acked float64, at time.Duration) {
-	if acked >= e.proven && e.trend.state == Normal {
+	if acked >= e.proven && e.state == Normal {
 		e.proven = min(acked, e.cfg.Max)
 	}
 	if acked*headroom >= e.proven {
@@ -322,6 +336,7 @@ func (e *Estimator) Restart(now time.Time) {
 	e.loss.reset()
 	e.limit = linkLimit{}
 	e.path.reset()
+	e.state = Normal
 	e.acked, e.everFell, e.remb = throughput{}, false, 0
 	e.clock = arrivalClock{}
 	e.probe.reset()
@@ -341,7 +356,7 @@ func (e *Estimator) Probe(now time.Time) (ProbePlan, bool) {
 	if !e.mayProbe(at) {
 		return ProbePlan{}, false
 	}
-	return e.probe.start(e.target(), at)
+	return e.probe.start(e.target(), at, e.path.jitter)
 }
 
 // mayProbe: only for what is wanted, on a path that is at rest.
@@ -353,7 +368,7 @@ func (e *Estimator) mayProbe(at time.Duration) bool {
 	if !ramp && e.demand <= e.estimate || e.probe.demanded && e.demand <= e.estimate {
 		return false
 	}
-	calm := e.trend.state == Normal && e.path.queue() < calmQueue && e.remb == 0
+	calm := e.state == Normal && e.path.queue() < calmQueue && e.remb == 0
 	return calm && e.probe.due(at) && (!e.everFell || at-e.fell > afterFall)
 }
 
@@ -385,7 +400,7 @@ func (e *Estimator) Loss(fraction float64, now time.Time) {
 	e.listen(at)
 	sent := e.sending.long()
 	e.loss.report(fraction, sent, at)
-	if bound := e.loss.window(at, e.estimate, sent, 0, e.cfg.Start); bound < e.estimate {
+	if bound := e.loss.window(at, e.estimate, sent*(1-fraction)); bound < e.estimate {
 		e.set(bound, Lossy, at)
 		return
 	}

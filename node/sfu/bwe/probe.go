@@ -14,9 +14,12 @@ type ProbePlan struct {
 const (
 	// A cluster lasts probeTime, and has at least probeLeast bytes: fewer than
 	// five packets measure nothing. On a path of half the rate it leaves a
-	// queue of probeTime behind.
-	probeTime  = 30 * time.Millisecond
-	probeLeast = 5000
+	// queue of probeTime behind. Beside jitter it lasts longer.
+	probeTime, probeMost = 30 * time.Millisecond, 100 * time.Millisecond
+	probeLeast           = 5000
+	jitterTimes          = 6
+	// leastStretch: arrivals closer than that compared to departures are no path.
+	leastStretch = 0.25
 	// probeStep is how often padding is to be sent, and mostSteps how much of a
 	// missed call is made up for.
 	probeStep = 5 * time.Millisecond
@@ -32,9 +35,13 @@ const (
 	// below, there is no queue.
 	spreadPart, belowSpread = 0.9, 0.95
 	// probeGap after a success, probeBackoff after the first failure, doubled
-	// to backoffMost: every five seconds a queue of some ten milliseconds is
+	// to backoffMost: every four seconds a queue of some ten milliseconds is
 	// what it costs to see soon that a bottleneck went.
-	probeGap, probeBackoff, backoffMost = 100 * time.Millisecond, time.Second, 5 * time.Second
+	probeGap, probeBackoff, backoffMost = 100 * time.Millisecond, time.Second, 4 * time.Second
+	// doubt is how long after a success a fall shows that it was none.
+	doubt = 1500 * time.Millisecond
+	// stirTime and stirQueue: how long and by how much a cluster delays.
+	stirTime, stirQueue = 100 * time.Millisecond, 120 * time.Millisecond
 	// afterFall of the estimate nothing is probed: the queue has to drain.
 	afterFall = time.Second
 	// calmQueue is the longest queue beside which is probed.
@@ -61,15 +68,16 @@ type prober struct {
 	lastBytes  int // of the last burst
 	bytes      int
 	packets    int
-	first      time.Duration // on the receiver's clock
-	last       time.Duration
-	firstBytes int
 	got        int
 	gotPackets int
+	firstSeen  time.Duration // on the receiver's clock
 	lastSeen   bool
+	line       line
 
 	next    time.Duration // not before
 	backoff time.Duration
+	// A success is one, and the backoff forgotten, if nothing falls until then.
+	doubtful time.Duration
 
 	succeeded, failed uint64
 }
@@ -89,7 +97,10 @@ func (p *prober) factor() float64 {
 	return probeFactor
 }
 
-func (p *prober) start(rate float64, at time.Duration) (ProbePlan, bool) {
+func (p *prober) start(rate float64, at, jitter time.Duration) (ProbePlan, bool) {
+	if p.doubtful > 0 && at >= p.doubtful {
+		p.backoff, p.doubtful = 0, 0
+	}
 	p.id++
 	if p.id == 0 {
 		p.id = 1
@@ -97,24 +108,26 @@ func (p *prober) start(rate float64, at time.Duration) (ProbePlan, bool) {
 	p.count++
 	p.active, p.judging = true, false
 	p.rate, p.begun = rate, at
-	p.want = max(int(rate*probeTime.Seconds()/8), probeLeast)
+	p.want = max(int(rate*max(probeTime, min(jitterTimes*jitter, probeMost)).Seconds()/8), probeLeast)
 	p.firstSent, p.lastSent, p.lastBytes, p.bytes, p.packets = 0, 0, 0, 0, 0
-	p.got, p.gotPackets, p.first, p.last, p.firstBytes = 0, 0, 0, 0, 0
+	p.got, p.gotPackets, p.lastSeen, p.line = 0, 0, false, line{}
 	return p.more(at)
 }
 
-// more says how many bytes are due now.
+// more says how many bytes are due now. Media that is sent meanwhile can put the
+// cluster ahead of its rate; it lasts until the rate has caught up then, since a
+// cluster that ends in a frame's burst measures the burst.
 func (p *prober) more(at time.Duration) (ProbePlan, bool) {
-	if p.bytes >= p.want && p.packets > probePackets {
-		p.active, p.judging = false, true
-		return ProbePlan{}, false
-	}
 	if at-p.begun > sendLimit {
 		p.abandon(at)
 		return ProbePlan{}, false
 	}
 	step := p.rate * probeStep.Seconds() / 8
 	due := p.rate*(at-p.begun).Seconds()/8 + step - float64(p.bytes)
+	if p.bytes >= p.want && p.packets > probePackets && due >= 0 && at-p.lastSent < 2*probeStep {
+		p.active, p.judging = false, true
+		return ProbePlan{}, false
+	}
 	due = min(due, mostSteps*step+1200)
 	return ProbePlan{Cluster: int(p.id), Rate: p.rate, Bytes: max(int(due), 0), Again: probeStep}, true
 }
@@ -148,27 +161,27 @@ func (p *prober) arrived(a *arrival) {
 	if a.cluster == 0 || a.cluster != p.id || !p.active && !p.judging {
 		return
 	}
-	if p.gotPackets == 0 || a.arrived < p.first {
-		p.first, p.firstBytes = a.arrived, int(a.size)
+	if p.gotPackets == 0 {
+		p.firstSeen = a.arrived
 	}
-	p.last = max(p.last, a.arrived)
+	p.line.add(ms(a.sent-p.firstSent), ms(a.arrived-p.firstSeen))
 	p.got += int(a.size)
 	p.gotPackets++
-	p.lastSeen = a.sent >= p.lastSent
+	p.lastSeen = p.lastSeen || !p.active && a.sent >= p.lastSent
 }
 
 // result returns the rate that the last cluster showed, once it is all reported.
-func (p *prober) result(at, rtt time.Duration) (float64, bool) {
+func (p *prober) result(at, rtt time.Duration, own float64) (float64, bool) {
 	if !p.judging || p.gotPackets < p.packets && at-p.lastSent < max(2*rtt, reportLimit/4) && !p.lastSeen {
 		return 0, false
 	}
 	p.judging, p.lastSeen = false, false
-	rate, ok := p.measured()
+	rate, ok := p.measured(own)
 	if !ok || rate < p.rate*0.7 {
 		p.fail(at)
 	} else {
 		p.succeeded++
-		p.backoff, p.next = 0, at+probeGap
+		p.doubtful, p.next = at+doubt, at+probeGap
 		p.ramp = max(p.ramp-1, 0)
 	}
 	return rate, ok
@@ -181,9 +194,20 @@ func (p *prober) fail(at time.Duration) {
 	p.next = at + p.backoff
 }
 
-// disturbed: queues grew, perhaps by the probe. The ramp is over.
-func (p *prober) disturbed() {
+// disturbed: the estimate fell. The ramp is over, and what a probe showed just
+// before was no proof: buckets of tokens and long queues let a cluster through.
+func (p *prober) disturbed(at time.Duration) {
 	p.ramp = 0
+	if at < p.doubtful {
+		p.doubtful = 0
+		p.fail(at)
+	}
+}
+
+// stirs reports whether the queue that is seen may be what the cluster itself
+// left: no reason to fall, unless it is longer than a cluster can make it.
+func (p *prober) stirs(at, rtt, queue time.Duration) bool {
+	return p.bytes > 0 && at-p.lastSent < rtt+stirTime && queue < stirQueue
 }
 
 // expire fails a cluster of which nobody tells.
@@ -194,22 +218,37 @@ func (p *prober) expire(at time.Duration) {
 	}
 }
 
-// measured compares how fast the cluster left with how fast it came.
-func (p *prober) measured() (float64, bool) {
+// measured compares how fast the cluster left with how fast it came: by the slope
+// of arrivals over departures, which jitter of single packets moves little.
+func (p *prober) measured(own float64) (float64, bool) {
 	if p.gotPackets < probePackets || float64(p.gotPackets) < arrivedPart*float64(p.packets) {
 		return 0, false
 	}
-	left, came := p.lastSent-p.firstSent, p.last-p.first
-	if left <= 0 || came <= 0 {
-		return 0, false
-	}
-	out := float64(p.bytes-p.lastBytes) * 8 / left.Seconds()
-	in := float64(p.got-p.firstBytes) * 8 / came.Seconds()
-	switch {
-	case in > 4*out || out <= 0:
+	left, stretch := p.lastSent-p.firstSent, p.line.slope()
+	out := float64(p.bytes-p.lastBytes) * 8 / max(left, time.Millisecond).Seconds()
+	if out <= 0 || stretch < leastStretch {
 		return 0, false // no path does that
-	case in < spreadPart*out:
+	}
+	share := min(float64(p.got)/float64(p.bytes)/(1-own), 1)
+	if in := out * share / max(stretch, 1); in < spreadPart*out {
 		return in * belowSpread, true
 	}
-	return min(in, out), true
+	return out * share, true
+}
+
+// line fits a slope to points as they come.
+type line struct {
+	n, x, y, xx, xy float64
+}
+
+func (l *line) add(x, y float64) {
+	l.n, l.x, l.y, l.xx, l.xy = l.n+1, l.x+x, l.y+y, l.xx+x*x, l.xy+x*y
+}
+
+func (l *line) slope() float64 {
+	spread := l.n*l.xx - l.x*l.x
+	if spread <= 0 {
+		return 0
+	}
+	return (l.n*l.xy - l.x*l.y) / spread
 }

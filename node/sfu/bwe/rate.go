@@ -13,10 +13,14 @@ const (
 	beta      = 0.85 // of what arrives, after an overuse
 	// betaDeep is for queues of drainAll and more: what stands in the queue has
 	// to go as well, while the path still brings what it brings.
-	betaDeep = 0.5
+	betaDeep = 0.6
 	drainAll = 600 * time.Millisecond
 	// fallEvery bounds falls: an effect takes a round trip to be seen.
 	fallLeast, fallMost = 100 * time.Millisecond, 400 * time.Millisecond
+	// Beside flows that are driven by loss only, falling for queues is of no use
+	// to anybody: little and seldom.
+	// Growth is what Reno does in a round trip of half a second, 12 kbit/RTT².
+	betaForeign, foreignPause, foreignGrowth = 0.95, time.Second, 50e3
 	// alarm is how long a first warning counts. While much less is sent than
 	// estimated, the first takes away the unproven rest only; jitter costs no
 	// layer then.
@@ -76,7 +80,10 @@ func (e *Estimator) grow(acked float64, at time.Duration) {
 		return
 	}
 	next, why := e.estimate*math.Pow(growth, dt), Raised
-	if e.limit.near(acked) {
+	switch {
+	case e.path.foreign:
+		next, why = max(next, e.estimate+foreignGrowth*dt), Competing
+	case e.limit.near(acked):
 		next, why = e.estimate+max(nearPart*e.limit.mean, nearLeast)*dt, NearLimit
 	}
 	if next >= top {
@@ -93,18 +100,24 @@ func (e *Estimator) fall(at time.Duration) {
 		acked = e.estimate / 2 // queues grow before a rate could be measured
 	}
 	pause := min(max(e.rtt, fallLeast), fallMost)
+	if e.path.foreign {
+		pause = foreignPause
+	}
 	if e.everFell && at-e.fell < pause && acked > e.estimate/2 {
 		return
 	}
-	factor := beta - (beta-betaDeep)*min(e.path.queue().Seconds()/drainAll.Seconds(), 1)
-	if e.estimate > headroom*acked && (!e.everFell || at-e.fell > alarm) {
+	factor, why := beta-(beta-betaDeep)*min(e.path.queue().Seconds()/drainAll.Seconds(), 1), Congested
+	switch {
+	case e.path.foreign && acked > e.estimate/2:
+		acked, factor, why = e.estimate, betaForeign, Competing
+	case e.estimate > headroom*acked && (!e.everFell || at-e.fell > alarm):
 		factor = 1.1
 	}
 	e.everFell, e.fell = true, at
 	e.limit.learn(acked)
-	e.probe.disturbed()
+	e.probe.disturbed(at)
 	if rate := acked * factor; rate < e.estimate {
-		e.set(rate, Congested, at)
+		e.set(rate, why, at)
 		e.proven = min(e.proven, e.estimate)
 	}
 }

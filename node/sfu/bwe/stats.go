@@ -32,7 +32,7 @@ type Stats struct {
 // Stats returns what is known at the last call.
 func (e *Estimator) Stats() Stats {
 	return Stats{
-		Estimate: e.estimate, State: e.trend.state, Reason: e.reason, Since: e.now - e.since,
+		Estimate: e.estimate, State: e.state, Reason: e.reason, Since: e.now - e.since,
 		Acked: e.acked.long(), Sent: e.sending.long(), Proven: e.proven, Demand: e.demand, REMB: e.remb,
 		RTT: e.rtt, Queue: e.path.queue(), Trend: e.trend.slope, Threshold: e.trend.gamma,
 		Loss: e.loss.fraction, OwnLoss: e.loss.own, LossBound: e.loss.bound, Transport: e.transcc,

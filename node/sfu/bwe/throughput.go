@@ -66,12 +66,10 @@ func (t *throughput) long() float64 {
 	return rate
 }
 
-// now is the rate of the last moment, if enough arrived to tell, and no more
-// than the rate of half a second.
+// now is the rate of the last moment, if enough arrived to tell.
 func (t *throughput) now() float64 {
-	long := t.long()
 	if short, packets := t.over(shortBuckets); packets >= shortPackets {
-		return min(short, long)
+		return short
 	}
-	return long
+	return t.long()
 }

@@ -10,12 +10,14 @@ import (
 // and Design of the Google Congestion Control" (2016), for the threshold that
 // adapts so that flows which fill queues do not starve us.
 const (
-	burst       = 5 * time.Millisecond // packets sent within it are one group
-	window      = 20                   // groups a slope is fitted to
-	smoothing   = 0.9                  // of the accumulated delay
-	gain        = 4                    // of the slope against the threshold
-	maxGroups   = 60                   // confidence stops growing here
-	firstGamma  = 12.5                 // ms, threshold at the start
+	burst       = 5 * time.Millisecond  // packets sent within it are one group,
+	spread      = 20 * time.Millisecond // unless the path spread them further than this
+	window      = 20                    // groups a slope is fitted to,
+	leastGroups = 8                     // or fewer at the start
+	smoothing   = 0.9                   // of the accumulated delay
+	gain        = 4                     // of the slope against the threshold
+	maxGroups   = 60                    // confidence stops growing here
+	firstGamma  = 12.5                  // ms, threshold at the start
 	minGamma    = 6
 	maxGamma    = 600
 	gammaUp     = 0.0087 // per ms, when the slope is beyond the threshold
@@ -29,9 +31,9 @@ const (
 
 // group is packets that were sent in one burst.
 type group struct {
-	first, sent, arrived time.Duration
-	size                 int
-	set                  bool
+	first, sent    time.Duration // sending of the first and the last packet
+	begun, arrived time.Duration // arrival of the first and the last
+	set            bool
 }
 
 // trend tells from the spacing of groups whether queues grow.
@@ -66,7 +68,7 @@ func (t *trend) packet(sent, arrived time.Duration) (jumped bool) {
 		t.open(sent, arrived)
 		return false
 	}
-	if sent-t.current.first <= burst {
+	if sent-t.current.first <= burst && arrived-t.current.begun <= spread {
 		t.current.sent = max(t.current.sent, sent)
 		t.current.arrived = max(t.current.arrived, arrived)
 		return false
@@ -77,7 +79,7 @@ func (t *trend) packet(sent, arrived time.Duration) (jumped bool) {
 }
 
 func (t *trend) open(sent, arrived time.Duration) {
-	t.current = group{first: sent, sent: sent, arrived: arrived, set: true}
+	t.current = group{first: sent, sent: sent, begun: arrived, arrived: arrived, set: true}
 }
 
 // close compares the group that is complete with the one before.
@@ -94,7 +96,7 @@ func (t *trend) close() (jumped bool) {
 		t.gamma = gamma
 		return true
 	}
-	t.sample(ms(arrived-sent), sent, t.current.arrived)
+	t.sample(ms(arrived-sent), max(sent, arrived), t.current.arrived)
 	return false
 }
 
@@ -109,23 +111,24 @@ func (t *trend) sample(growth float64, spacing, arrived time.Duration) {
 	t.smooth = smoothing*t.smooth + (1-smoothing)*t.delay
 	t.at[t.n%window], t.value[t.n%window] = ms(arrived-t.firstAt), t.smooth
 	t.n++
-	if t.n < window {
+	if t.n < leastGroups {
 		return
 	}
-	raw := fit(&t.at, &t.value)
+	n := min(t.n, window)
+	raw := fit(t.at[:n], t.value[:n])
 	t.lastSlope, t.slope = t.slope, float64(min(t.n, maxGroups))*raw*gain
 	t.judge(spacing)
 	t.adapt(arrived)
 }
 
 // fit returns the slope of the line with the least squares through the points.
-func fit(x, y *[window]float64) float64 {
+func fit(x, y []float64) float64 {
 	var mx, my float64
 	for i := range x {
 		mx += x[i]
 		my += y[i]
 	}
-	mx, my = mx/window, my/window
+	mx, my = mx/float64(len(x)), my/float64(len(x))
 	var num, den float64
 	for i := range x {
 		num += (x[i] - mx) * (y[i] - my)
@@ -167,39 +170,4 @@ func (t *trend) adapt(arrived time.Duration) {
 		k = gammaUp
 	}
 	t.gamma = min(max(t.gamma+k*(size-t.gamma)*dt, minGamma), maxGamma)
-}
-
-// delays knows the queue: how much later packets are than the quickest of the
-// last ten to twenty seconds.
-type delays struct {
-	low, lowBefore time.Duration
-	last           time.Duration // smoothed
-	rolled         time.Duration
-	set            bool
-}
-
-const lowWindow = 10 * time.Second
-
-func (d *delays) reset() { *d = delays{rolled: d.rolled} }
-
-func (d *delays) observe(oneWay time.Duration) {
-	if !d.set {
-		*d = delays{low: oneWay, lowBefore: oneWay, last: oneWay, rolled: d.rolled, set: true}
-		return
-	}
-	d.low = min(d.low, oneWay)
-	d.last += (oneWay - d.last) / 8
-}
-
-func (d *delays) roll(at time.Duration) {
-	if d.set && at-d.rolled > lowWindow {
-		d.rolled, d.lowBefore, d.low = at, d.low, d.last
-	}
-}
-
-func (d *delays) queue() time.Duration {
-	if !d.set {
-		return 0
-	}
-	return max(d.last-min(d.low, d.lowBefore), 0)
 }

@@ -1,0 +1,108 @@
+package bwe
+
+import "time"
+
+const (
+	// lowWindow: the quickest packet of one to two windows had no queue before it.
+	// Long, since a loss-driven flow beside us lets queues go empty seldom.
+	lowWindow = 30 * time.Second
+	// A queue stands if even the quickest of the last manyPackets waited for
+	// standing, or that of the last fewPackets for sudden. Jitter delays
+	// some packets, a queue delays all (the idea of RFC 8289 section 3.2). On a
+	// path that became slow the sending of a packet itself takes long: standing is
+	// at least the time of packetBits, up to mostStanding.
+	manyPackets, fewPackets = 8, 3
+	standing, sudden        = 10 * time.Millisecond, 60 * time.Millisecond
+	mostStanding            = 45 * time.Millisecond
+	packetBits              = 12e3
+	// A queue that stands although for foreignTime less than foreignPart is sent
+	// of what got through when it began, is filled by others: ours would have
+	// shrunk to the part drains. That is believed for foreignLasts and then tried again.
+	foreignTime, foreignLasts = 2 * time.Second, 15 * time.Second
+	foreignPart, drains       = 0.7, 0.8
+)
+
+// delays knows the queue: how much later packets are than the quickest.
+type delays struct {
+	low, lowBefore time.Duration
+	rolled         time.Duration
+	last           time.Duration // smoothed
+	jitter         time.Duration // mean distance from it
+	ring           [manyPackets]time.Duration
+	n              int
+	bar            time.Duration // standing, at the rate of the moment
+
+	queued  bool          // a queue stands
+	got     float64       // bit/s, the most that arrived since
+	below   time.Duration // since when much less is sent without effect, 0: it is not
+	mark    time.Duration // how long the queue was then
+	foreign bool
+	since   time.Duration // of foreign
+}
+
+// reset forgets delays: another path, or another clock.
+func (d *delays) reset() { *d = delays{} }
+
+func (d *delays) observe(oneWay time.Duration) {
+	if d.n == 0 {
+		d.low, d.lowBefore, d.last = oneWay, oneWay, oneWay
+	}
+	d.low = min(d.low, oneWay)
+	d.last += (oneWay - d.last) / 8
+	d.jitter += ((oneWay - d.last).Abs() - d.jitter) / 32
+	d.ring[d.n%manyPackets] = oneWay
+	d.n++
+}
+
+// judge ends the observations of a feedback: whose queue is it?
+func (d *delays) judge(at time.Duration, sent, acked float64) {
+	if d.n > 0 && at-d.rolled > lowWindow {
+		d.rolled, d.lowBefore, d.low = at, d.low, d.last
+	}
+	slow := time.Duration(packetBits / max(acked, 1) * float64(time.Second))
+	d.bar = min(max(slow, standing), mostStanding)
+	least, ok := d.least(manyPackets)
+	switch {
+	case !ok || least <= d.bar:
+		d.queued, d.foreign = false, false
+	case !d.queued, d.foreign && at-d.since > foreignLasts:
+		d.queued, d.foreign, d.got, d.below = true, false, acked, 0
+	case d.foreign:
+	case sent > foreignPart*d.got:
+		d.got, d.below = max(d.got, acked), 0
+	case d.below == 0, float64(least) < drains*float64(d.mark):
+		d.below, d.mark = at, least
+	case at-d.below > foreignTime:
+		d.foreign, d.since = true, at
+	}
+}
+
+// least is how long the quickest of the last n packets waited.
+func (d *delays) least(n int) (time.Duration, bool) {
+	if d.n < n {
+		return 0, false
+	}
+	least := d.ring[(d.n-1)%manyPackets]
+	for i := 2; i <= n; i++ {
+		least = min(least, d.ring[(d.n-i)%manyPackets])
+	}
+	return least - min(d.low, d.lowBefore), true
+}
+
+// congested reports whether a queue stands.
+func (d *delays) congested() bool {
+	many, ok := d.least(manyPackets)
+	if ok && many > d.bar {
+		return true
+	}
+	few, ok := d.least(fewPackets)
+	return ok && few > sudden
+}
+
+// queue is how long packets wait, smoothed.
+func (d *delays) queue() time.Duration {
+	if d.n == 0 {
+		return 0
+	}
+	return max(d.last-min(d.low, d.lowBefore), 0)
+}
