@@ -239,6 +239,7 @@ type session struct {
 	pc     *webrtc.PeerConnection
 	track  *webrtc.TrackLocalStaticRTP // the client's
 	remote chan *webrtc.TrackRemote    // ours, at the client
+	up     chan struct{}               // closed when the client is connected
 }
 
 // connect has a client offer a track and data channels and waits until all stands.
@@ -246,12 +247,23 @@ func connect(t testing.TB, e *Engine, cfg ConnConfig, change ...func(*webrtc.Set
 	t.Helper()
 	s := begin(t, e, cfg, change...)
 	s.events.awaitState(t, Connected)
+	select {
+	case <-s.up: // the client's side of the handshake takes a moment longer
+	case <-time.After(patience):
+		t.Fatal("the client is not connected")
+	}
 	return s
 }
 
 func begin(t testing.TB, e *Engine, cfg ConnConfig, change ...func(*webrtc.SettingEngine)) *session {
 	t.Helper()
-	s := &session{engine: e, events: newRecorder(), pc: newPeer(t, change...), remote: make(chan *webrtc.TrackRemote, 1)}
+	s := &session{engine: e, events: newRecorder(), pc: newPeer(t, change...), remote: make(chan *webrtc.TrackRemote, 1), up: make(chan struct{})}
+	up := sync.OnceFunc(func() { close(s.up) })
+	s.pc.OnConnectionStateChange(func(state webrtc.PeerConnectionState) {
+		if state == webrtc.PeerConnectionStateConnected {
+			up()
+		}
+	})
 	var err error
 	s.track, err = webrtc.NewTrackLocalStaticRTP(webrtc.RTPCodecCapability{MimeType: webrtc.MimeTypeVP8}, "video", "camera")
 	if err != nil {

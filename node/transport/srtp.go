@@ -305,12 +305,13 @@ func (s *Stream) advance(ssrc uint32, seq uint16) error {
 	if err != nil {
 		return err
 	}
-	s.ssrcs = append(s.ssrcs, known)
 	i, err := known.index(seq)
 	if err != nil {
+		s.conn.disown(known)
 		return err
 	}
 	known.started, known.highest = true, i
+	s.ssrcs = append(s.ssrcs, known)
 	s.context.SetROC(ssrc, uint32(i>>16))
 	return nil
 }
@@ -331,6 +332,12 @@ func (c *Conn) own(s *Stream, ssrc uint32) (*sealed, error) {
 	}
 	known.owner = s
 	return known, nil
+}
+
+func (c *Conn) disown(known *sealed) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	known.owner = nil
 }
 
 // Close ends the stream: its SSRCs may go to another, which continues where this
