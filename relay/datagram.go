@@ -157,18 +157,20 @@ func (l *Link) sendPacked() error {
 
 // receiveDatagrams always reads: QUIC throws away what waits beyond 128.
 func (l *Link) receiveDatagrams() error {
+	burst := make([][]byte, 1)
 	for {
 		b, err := l.conn.ReceiveDatagram(l.ctx)
 		if err != nil {
 			return l.unlessEnded(err)
 		}
-		if err := l.receiveDatagram(b, l.cfg.Now()); err != nil {
+		if err := l.receiveDatagram(b, burst, l.cfg.Now()); err != nil {
 			return protocolError(fmt.Errorf("datagram: %w", err))
 		}
 	}
 }
 
-func (l *Link) receiveDatagram(b []byte, now time.Time) error {
+// receiveDatagram hands each record on; burst has room for one packet.
+func (l *Link) receiveDatagram(b []byte, burst [][]byte, now time.Time) error {
 	seq, records, err := wire.ParseDatagram(b)
 	if err != nil {
 		return err
@@ -183,7 +185,8 @@ func (l *Link) receiveDatagram(b []byte, now time.Time) error {
 		switch {
 		case r.Alias != 0:
 			if b := l.receiver.binding(r.Alias); b != nil {
-				b.deliver(r.Layer, r.Body, now)
+				burst[0] = r.Body
+				b.deliver(r.Layer, burst, now)
 			} else {
 				l.count.drop(DropUnbound, 1)
 			}

@@ -16,9 +16,10 @@ import (
 
 // MediaSink takes the packets of a track that the peer sends. Calls for one
 // layer come one at a time, those for different layers from different
-// goroutines. The packet is valid only during the call; a sink never blocks.
+// goroutines. The packets, which came together, are valid only during the call; a
+// sink never blocks.
 type MediaSink interface {
-	Media(layer uint8, rtp []byte, arrival time.Time)
+	Media(layer uint8, rtp [][]byte, arrival time.Time)
 	Report(layer uint8, sr wire.SenderReport, arrival time.Time)
 }
 
@@ -110,15 +111,17 @@ func (r *receiver) report(rep wire.Report, now time.Time) {
 	}
 }
 
-// deliver hands one packet to the sink.
-func (b *binding) deliver(layer uint8, rtp []byte, now time.Time) {
+// deliver hands packets to the sink.
+func (b *binding) deliver(layer uint8, rtp [][]byte, now time.Time) {
 	ln := &b.lanes[layer]
 	ln.calls.Lock()
 	defer ln.calls.Unlock()
 	if b.dead.Load() {
 		return
 	}
-	b.count.received(len(rtp))
+	for _, p := range rtp {
+		b.count.received(len(p))
+	}
 	b.sink.Media(layer, rtp, now)
 }
 
@@ -186,7 +189,13 @@ func (l *Link) receiveFrames() error {
 	}
 }
 
-var frameBuffers = sync.Pool{New: func() any { return new([frameBuffer]byte) }}
+// frameReader is what one stream is read with.
+type frameReader struct {
+	buf   [frameBuffer]byte
+	burst [][]byte
+}
+
+var frameReaders = sync.Pool{New: func() any { return new(frameReader) }}
 
 // receiveFrame reads one frame; an error ends the link.
 func (l *Link) receiveFrame(s *quic.ReceiveStream) error {
@@ -208,18 +217,19 @@ func (l *Link) receiveFrame(s *quic.ReceiveStream) error {
 	o := &b.lanes[f.Layer].order
 	o.await(f.Number, l.ctx.Done())
 	defer o.advance(f.Number + 1)
-	buf := frameBuffers.Get().(*[frameBuffer]byte)
-	defer frameBuffers.Put(buf)
-	return l.receivePackets(s, b, f.Layer, buf[:])
+	r := frameReaders.Get().(*frameReader)
+	defer frameReaders.Put(r)
+	return l.receivePackets(s, b, f.Layer, r)
 }
 
 // receivePackets hands over packets as they arrive.
-func (l *Link) receivePackets(s *quic.ReceiveStream, b *binding, layer uint8, buf []byte) error {
+func (l *Link) receivePackets(s *quic.ReceiveStream, b *binding, layer uint8, r *frameReader) error {
 	held := 0
 	for {
-		n, readErr := s.Read(buf[held:])
+		n, readErr := s.Read(r.buf[held:])
 		now := l.cfg.Now()
-		records := buf[:held+n]
+		records := r.buf[:held+n]
+		r.burst = r.burst[:0]
 		for {
 			rtp, _, rest, err := wire.NextPacket(records)
 			if err != nil {
@@ -228,10 +238,13 @@ func (l *Link) receivePackets(s *quic.ReceiveStream, b *binding, layer uint8, bu
 			if rtp == nil {
 				break
 			}
-			b.deliver(layer, rtp, now)
+			r.burst = append(r.burst, rtp)
 			records = rest
 		}
-		held = copy(buf, records)
+		if len(r.burst) > 0 {
+			b.deliver(layer, r.burst, now)
+		}
+		held = copy(r.buf[:], records)
 		if readErr != nil {
 			return l.frameEnded(s, readErr, held > 0)
 		}

@@ -200,7 +200,8 @@ func (e events) Publish(in rtc.Incoming) *sfu.UpTrack {
 	for _, c := range info.Codecs {
 		c.MimeType, c.Mid = in.Codec.MimeType, in.MID
 	}
-	up := sfu.NewUpTrack(sfu.UpTrackConfig{ID: sfu.TrackID(info.Sid), Kind: in.Kind, Codec: in.Codec})
+	up := sfu.NewUpTrack(sfu.UpTrackConfig{
+		ID: sfu.TrackID(info.Sid), Kind: in.Kind, Codec: in.Codec, Extensions: in.Extensions, SVC: in.SVC})
 	up.SetMuted(info.Muted)
 	p := e.p
 	if !p.room.post(func() { p.room.doPublished(p, info, in.Codec, up) }) {

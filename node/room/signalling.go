@@ -61,7 +61,7 @@ func (p *Participant) doOffer(offer *livekit.SessionDescription) error {
 		return fmt.Errorf("%w: %w", errOffer, err)
 	}
 	p.send(&livekit.SignalResponse{Message: &livekit.SignalResponse_Answer{
-		Answer: &livekit.SessionDescription{Type: "answer", Sdp: answer, Id: offer.GetId()}}})
+		Answer: &livekit.SessionDescription{Type: "answer", Sdp: answer.SDP, Id: offer.GetId(), MidToTrackId: answer.Tracks}}})
 	return nil
 }
 
@@ -81,16 +81,6 @@ func (p *Participant) doTrickle(t *livekit.TrickleRequest) {
 // events turns what the session reports into events of the participant.
 type events struct{ p *Participant }
 
-// Candidate implements rtc.Events.
-func (e events) Candidate(t rtc.Target, init string) {
-	target := livekit.SignalTarget_PUBLISHER
-	if t == rtc.TargetSubscriber {
-		target = livekit.SignalTarget_SUBSCRIBER
-	}
-	e.p.send(&livekit.SignalResponse{Message: &livekit.SignalResponse_Trickle{
-		Trickle: &livekit.TrickleRequest{CandidateInit: init, Target: target}}})
-}
-
 // State implements rtc.Events.
 func (e events) State(t rtc.Target, state string) {
 	if t == rtc.TargetPublisher || t == rtc.TargetSubscriber {
@@ -99,9 +89,37 @@ func (e events) State(t rtc.Target, state string) {
 }
 
 // Offer implements rtc.Events.
-func (e events) Offer(sdp string, id uint32) {
+func (e events) Offer(sdp string, id uint32, tracks map[string]string) {
 	e.p.send(&livekit.SignalResponse{Message: &livekit.SignalResponse_Offer{
-		Offer: &livekit.SessionDescription{Type: "offer", Sdp: sdp, Id: id}}})
+		Offer: &livekit.SessionDescription{Type: "offer", Sdp: sdp, Id: id, MidToTrackId: tracks}}})
+}
+
+// Sections implements rtc.Events.
+func (e events) Sections(audio, video int) {
+	e.p.send(&livekit.SignalResponse{Message: &livekit.SignalResponse_MediaSectionsRequirement{
+		MediaSectionsRequirement: &livekit.MediaSectionsRequirement{NumAudios: uint32(audio), NumVideos: uint32(video)}}})
+}
+
+// StreamState implements rtc.Events.
+func (e events) StreamState(d *sfu.DownTrack, paused bool) {
+	id := d.Up().ID()
+	e.p.room.post(func() { e.p.room.doStreamState(e.p, id, paused) })
+}
+
+// doStreamState tells the client that a track is paused for want of bandwidth, or
+// goes on.
+func (r *Room) doStreamState(p *Participant, id sfu.TrackID, paused bool) {
+	t := r.tracks[id]
+	if t == nil {
+		return
+	}
+	state := livekit.StreamState_ACTIVE
+	if paused {
+		state = livekit.StreamState_PAUSED
+	}
+	p.send(&livekit.SignalResponse{Message: &livekit.SignalResponse_StreamStateUpdate{
+		StreamStateUpdate: &livekit.StreamStateUpdate{StreamStates: []*livekit.StreamStateInfo{{
+			ParticipantSid: t.ownerSID, TrackSid: string(id), State: state}}}}})
 }
 
 // Data implements rtc.Events.

@@ -7,6 +7,7 @@ import (
 	"github.com/livekit/protocol/livekit"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/domicile/domicile/node/rtc"
 	"github.com/domicile/domicile/node/sfu"
 	"github.com/domicile/domicile/residency"
 )
@@ -23,6 +24,7 @@ type subscription struct {
 	up     *sfu.UpTrack
 	id     sfu.TrackID
 	stream string // "PA_…|TR_…", by which clients find the owner
+	screen bool   // a shared screen
 }
 
 // wants reports whether the participant is to receive a track.
@@ -108,7 +110,7 @@ func (p *Participant) doSubscribe(s subscription) {
 		}
 		p.doUnsubscribe(s.id) // the track went and came back
 	}
-	d, err := p.session.Subscribe(s.up, s.stream, string(s.id))
+	d, err := p.session.Subscribe(rtc.Subscription{Up: s.up, StreamID: s.stream, TrackID: string(s.id), Screen: s.screen})
 	if err != nil {
 		p.log.Warn("subscribing", "track", s.id, "error", err)
 		p.send(subscriptionError(s.id, livekit.SubscriptionError_SE_CODEC_UNSUPPORTED))

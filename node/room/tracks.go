@@ -7,6 +7,7 @@ import (
 
 	"github.com/livekit/protocol/livekit"
 
+	"github.com/domicile/domicile/node/rtc"
 	"github.com/domicile/domicile/node/sfu"
 	"github.com/domicile/domicile/relay"
 	"github.com/domicile/domicile/relay/wire"
@@ -59,27 +60,31 @@ func (o *outgoing) Report(l sfu.Layer, sr sfu.SenderReport) {
 	o.track.Report(uint8(l), wire.SenderReport{NTP: sr.NTP, RTP: sr.RTP, Packets: sr.Packets, Octets: sr.Octets})
 }
 
-// incoming feeds the packets of a link into an UpTrack: the same Ingest as a
-// publisher's read loop.
-type incoming struct{ up *sfu.UpTrack }
-
-// inlet is what a goroutine that reads a link needs to ingest a packet.
-type inlet struct {
-	burst [1]sfu.Inbound
-	out   sfu.Scratch
+// incoming feeds the packets of a link into an UpTrack: the same Ingest as for a
+// publisher's packets.
+type incoming struct {
+	up     *sfu.UpTrack
+	engine *rtc.Engine
 }
 
-var inlets = sync.Pool{New: func() any { return new(inlet) }}
+// bursts holds what a goroutine that reads a link hands over at a time.
+var bursts = sync.Pool{New: func() any { return new([]sfu.Inbound) }}
 
 // Media implements relay.MediaSink.
-func (i incoming) Media(layer uint8, rtp []byte, arrival time.Time) {
+func (i incoming) Media(layer uint8, rtp [][]byte, arrival time.Time) {
 	if layer >= sfu.MaxLayers {
 		return
 	}
-	in := inlets.Get().(*inlet)
-	defer inlets.Put(in)
-	in.burst[0] = sfu.Inbound{Raw: rtp, Arrival: arrival}
-	i.up.Ingest(sfu.Layer(layer), in.burst[:], &in.out)
+	burst := bursts.Get().(*[]sfu.Inbound)
+	for _, raw := range rtp {
+		*burst = append(*burst, sfu.Inbound{Raw: raw, Arrival: arrival})
+	}
+	out := i.engine.Out()
+	i.up.Ingest(sfu.Layer(layer), *burst, out)
+	i.engine.Return(out)
+	clear(*burst)
+	*burst = (*burst)[:0]
+	bursts.Put(burst)
 }
 
 // Report implements relay.MediaSink.
@@ -159,7 +164,7 @@ func (r *Room) offerTo(t *track, p *Participant) {
 
 func (r *Room) subscription(t *track, p *Participant) subscription {
 	r.ensureUp(t)
-	return subscription{up: t.up, id: t.id, stream: p.streamID(t)}
+	return subscription{up: t.up, id: t.id, stream: p.streamID(t), screen: t.info.Source == livekit.TrackSource_SCREEN_SHARE}
 }
 
 // ensureUp makes the UpTrack of a track elsewhere once somebody here wants it.
@@ -357,7 +362,7 @@ func (r *Room) doTrackOpen(from residency.NodeName, m TrackOpen) {
 	if t.link != nil {
 		t.link.Unbind(t.alias)
 	}
-	link.Bind(m.Alias, incoming{t.up})
+	link.Bind(m.Alias, incoming{t.up, r.deps.Engine})
 	t.link, t.alias = link, m.Alias
 	r.askKeyframes(t)
 }

@@ -3,8 +3,9 @@ package rtc
 import (
 	"errors"
 	"fmt"
+	"sync"
 
-	"github.com/pion/webrtc/v4"
+	"github.com/domicile/domicile/node/transport"
 )
 
 // The labels of LiveKit's data channels.
@@ -23,54 +24,39 @@ const (
 	maxEarly          = 256 << 10
 )
 
-// receiveData takes the client's messages from a channel it opened.
-func (s *Session) receiveData(dc *webrtc.DataChannel) {
-	label := dc.Label()
-	switch label {
-	case labelReliable, labelLossy, labelDataTrack:
-		dc.OnMessage(func(m webrtc.DataChannelMessage) {
-			s.gate.pass(func() { s.events.Data(label, m.Data) })
-		})
-	default:
-		// Nobody would read it, and what nobody reads fills memory.
-		dc.OnOpen(func() { _ = dc.Close() })
+// channels are what the node opens on a connection that it offers; on the others
+// the client opens them.
+func channels() []transport.Channel {
+	none := uint16(0)
+	return []transport.Channel{
+		{Label: labelReliable, Ordered: true},
+		{Label: labelLossy, MaxRetransmits: &none},
 	}
 }
 
-// outbox sends to the client. Guarded by subscriber.mu but for the channels,
-// which pion guards.
+// outbox sends to the client.
 type outbox struct {
-	reliable, lossy *webrtc.DataChannel
-	open            bool     // the reliable channel has opened and early is sent
-	early           [][]byte // reliable messages from before that
-	earlySize       int
-	dropped         uint64 // lossy messages
+	mu        sync.Mutex // guards the rest, and orders what is sent
+	open      bool       // the reliable channel has opened and early is sent
+	early     [][]byte   // reliable messages from before that
+	earlySize int
+	dropped   uint64 // lossy messages
 }
 
-// make creates the channels on the node's side.
-func (b *outbox) make(pc *webrtc.PeerConnection) error {
-	ordered, unordered, none := true, false, uint16(0)
-	var err error
-	b.reliable, err = pc.CreateDataChannel(labelReliable, &webrtc.DataChannelInit{Ordered: &ordered})
-	if err != nil {
-		return fmt.Errorf("create channel %q: %w", labelReliable, err)
+func (b *outbox) send(c *transport.Conn, reliable bool, payload []byte) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if reliable {
+		return b.sendReliable(c, payload)
 	}
-	b.lossy, err = pc.CreateDataChannel(labelLossy, &webrtc.DataChannelInit{Ordered: &unordered, MaxRetransmits: &none})
-	if err != nil {
-		return fmt.Errorf("create channel %q: %w", labelLossy, err)
-	}
-	return nil
-}
-
-func (b *outbox) sendLossy(payload []byte) error {
-	if b.lossy.ReadyState() != webrtc.DataChannelStateOpen || b.lossy.BufferedAmount()+uint64(len(payload)) > maxLossyBuffer {
+	if !c.Open(labelLossy) || c.Buffered(labelLossy)+uint64(len(payload)) > maxLossyBuffer {
 		b.dropped++
 		return nil
 	}
-	return b.lossy.Send(payload)
+	return c.Send(labelLossy, true, payload)
 }
 
-func (b *outbox) sendReliable(payload []byte) error {
+func (b *outbox) sendReliable(c *transport.Conn, payload []byte) error {
 	if !b.open {
 		if b.earlySize+len(payload) > maxEarly {
 			return errors.New("channel is not open yet and its queue is full")
@@ -79,19 +65,28 @@ func (b *outbox) sendReliable(payload []byte) error {
 		b.earlySize += len(payload)
 		return nil
 	}
-	if waiting := b.reliable.BufferedAmount(); waiting+uint64(len(payload)) > maxReliableBuffer {
+	if waiting := c.Buffered(labelReliable); waiting+uint64(len(payload)) > maxReliableBuffer {
 		return fmt.Errorf("client is %d bytes behind", waiting)
 	}
-	return b.reliable.Send(payload)
+	return c.Send(labelReliable, true, payload)
 }
 
 // opened sends what waited for the channel.
-func (b *outbox) opened() {
+func (b *outbox) opened(c *transport.Conn) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	b.open = true
 	for _, m := range b.early {
-		if err := b.reliable.Send(m); err != nil {
+		if err := c.Send(labelReliable, true, m); err != nil {
 			break // it closed again, and the session with it
 		}
 	}
 	b.early, b.earlySize = nil, 0
+}
+
+// lossyDropped counts the messages that the client did not take in time.
+func (b *outbox) lossyDropped() uint64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.dropped
 }

@@ -1,7 +1,6 @@
 package rtc
 
 import (
-	"encoding/json"
 	"net/netip"
 	"strings"
 	"sync"
@@ -57,8 +56,9 @@ type client struct {
 	tracks    chan *webrtc.TrackRemote
 	offers    chan uint32 // ids of offers that were answered
 	states    chan string
-	refuse    bool // Publish returns nil
-	hold      bool // offers are not answered
+	sections  chan [2]int // asked of a single connection
+	refuse    bool        // Publish returns nil
+	hold      bool        // offers are not answered
 	held      chan string
 }
 
@@ -78,7 +78,7 @@ func newClientWith(t *testing.T, e *Engine, cfg SessionConfig) *client {
 		t: t, published: make(chan published, 64), ended: make(chan *sfu.UpTrack, 64),
 		data: make(chan message, 64), received: make(chan message, 64),
 		tracks: make(chan *webrtc.TrackRemote, 64), offers: make(chan uint32, 1024),
-		states: make(chan string, 64), held: make(chan string, 64),
+		states: make(chan string, 64), sections: make(chan [2]int, 64), held: make(chan string, 64),
 	}
 	var err error
 	if c.session, err = e.NewSession(c, cfg); err != nil {
@@ -114,7 +114,7 @@ func newPeer(t *testing.T) *webrtc.PeerConnection {
 	if err := webrtc.RegisterDefaultInterceptors(m, r); err != nil {
 		t.Fatal(err)
 	}
-	s := webrtc.SettingEngine{LoggerFactory: quiet()}
+	s := webrtc.SettingEngine{}
 	s.SetIncludeLoopbackCandidate(true)
 	s.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4})
 	s.SetInterfaceFilter(func(name string) bool { return name == "lo" })
@@ -124,13 +124,6 @@ func newPeer(t *testing.T) *webrtc.PeerConnection {
 		t.Fatal(err)
 	}
 	return pc
-}
-
-func (c *client) Candidate(tg Target, init string) {
-	var ci webrtc.ICECandidateInit
-	if err := json.Unmarshal([]byte(init), &ci); err != nil {
-		c.t.Errorf("candidate of %s: %v", tg, err)
-	}
 }
 
 func (c *client) State(tg Target, state string) { c.states <- tg.String() + " " + state }
@@ -145,12 +138,16 @@ func (c *client) Publish(in Incoming) *sfu.UpTrack {
 	return up
 }
 
+func (c *client) Sections(audio, video int) { c.sections <- [2]int{audio, video} }
+
+func (c *client) StreamState(*sfu.DownTrack, bool) {}
+
 func (c *client) Unpublish(up *sfu.UpTrack) { c.ended <- up }
 
 func (c *client) Data(label string, payload []byte) { c.data <- message{label, string(payload)} }
 
 // Offer answers on a goroutine of its own, as a client over a network would.
-func (c *client) Offer(sdp string, id uint32) {
+func (c *client) Offer(sdp string, id uint32, _ map[string]string) {
 	if c.hold {
 		c.held <- sdp
 		return
@@ -196,7 +193,7 @@ func (c *client) offer() {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	err = c.pub.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: answer})
+	err = c.pub.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: answer.SDP})
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -250,8 +247,8 @@ func every(t *testing.T, interval time.Duration, f func()) {
 	})
 }
 
-// stream is one encoding that a client sends.
-type stream struct {
+// encoding is one stream that a client sends.
+type encoding struct {
 	track *webrtc.TrackLocalStaticRTP
 	mu    sync.Mutex // guards the rest
 	seq   uint16
@@ -262,7 +259,7 @@ type stream struct {
 	mid   func() string
 }
 
-func newVideoStream(t *testing.T, id, rid string, layer byte) *stream {
+func newVideoStream(t *testing.T, id, rid string, layer byte) *encoding {
 	t.Helper()
 	var opts []func(*webrtc.TrackLocalStaticRTP)
 	if rid != "" {
@@ -273,11 +270,11 @@ func newVideoStream(t *testing.T, id, rid string, layer byte) *stream {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &stream{track: track, key: true, layer: layer, seq: 60000 + 1000*uint16(layer), pid: 100 * uint16(layer)}
+	return &encoding{track: track, key: true, layer: layer, seq: 60000 + 1000*uint16(layer), pid: 100 * uint16(layer)}
 }
 
 // send writes a frame of one packet. ext adds what a browser adds.
-func (s *stream) send(ext func(*rtp.Packet)) {
+func (s *encoding) send(ext func(*rtp.Packet)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	frame := byte(1)
@@ -299,7 +296,7 @@ func (s *stream) send(ext func(*rtp.Packet)) {
 	_ = s.track.WriteRTP(p) // fails before the connection is up, as packets may
 }
 
-func (s *stream) forceKey() {
+func (s *encoding) forceKey() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.key = true

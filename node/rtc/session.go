@@ -7,30 +7,25 @@ import (
 	"sync"
 	"time"
 
-	"github.com/pion/webrtc/v4"
-
 	"github.com/domicile/domicile/node/sfu"
 )
 
 const (
-	// maxPacket is the largest datagram taken, in bytes.
-	maxPacket = 1600
 	// maxMessage is the largest data message taken, in bytes: LiveKit's clients
 	// split above 15 KiB, and 64 KiB is what every SCTP stack can take.
 	maxMessage = 64 << 10
+	// maxCandidate bounds a candidate of the client, in bytes of JSON.
+	maxCandidate = 1024
 	// defaultMaxTracks bounds what one participant publishes.
 	defaultMaxTracks = 32
-	// gatherWait bounds the wait for our own candidates. The sockets are bound,
-	// so gathering is a matter of microseconds.
-	gatherWait = 500 * time.Millisecond
 )
 
 var errClosed = errors.New("session is closed")
 
-// Target names a session's peer connection; the numbers are LiveKit's.
+// Target names a session's connection; the numbers are LiveKit's.
 type Target int
 
-// The two peer connections of a session.
+// The two connections of a session. A single one is the publisher.
 const (
 	TargetPublisher  Target = 0
 	TargetSubscriber Target = 1
@@ -45,19 +40,19 @@ func (t Target) String() string {
 
 // Incoming is a track whose media arrives for the first time.
 type Incoming struct {
-	CID      string // the track id of its msid
-	StreamID string
-	MID      string
-	Kind     sfu.Kind
-	Codec    sfu.Codec
-	RIDs     []string // simulcast streams as offered; empty: one stream
+	CID        string // the track id of its msid
+	StreamID   string
+	MID        string
+	Kind       sfu.Kind
+	Codec      sfu.Codec
+	RIDs       []string       // simulcast streams as offered; empty: one stream
+	Extensions sfu.Extensions // header extensions in its packets
+	SVC        bool           // one stream may hold several spatial layers
 }
 
 // Events is told what happens in a session. Calls come from several goroutines,
 // must not block for long, and must not call Close of the session.
 type Events interface {
-	// Candidate has an ICE candidate for the client (JSON of RTCIceCandidateInit).
-	Candidate(t Target, init string)
 	// State is "connecting", "connected", "disconnected", "failed" or "closed".
 	State(t Target, state string)
 	// Publish returns the UpTrack to feed, or nil to ignore the track.
@@ -66,8 +61,14 @@ type Events interface {
 	Unpublish(up *sfu.UpTrack)
 	// Data has a message from the client. payload may be kept.
 	Data(label string, payload []byte)
-	// Offer has a description that the client is to answer.
-	Offer(sdp string, id uint32)
+	// Offer has a description that the client is to answer, and which track each
+	// of its media sections carries, by MID.
+	Offer(sdp string, id uint32, tracks map[string]string)
+	// Sections asks the client of a single connection for a new offer with so many
+	// more media sections; it may be none.
+	Sections(audio, video int)
+	// StreamState says that a track is paused for want of bandwidth, or goes on.
+	StreamState(d *sfu.DownTrack, paused bool)
 }
 
 // SessionConfig bounds a session.
@@ -80,17 +81,30 @@ type SessionConfig struct {
 	// sections are not used again, and a session can be sent 511 tracks in all.
 	// Leave it false for browsers and phones.
 	PionClient bool
+	// Single says that one connection, which the client offers, carries all.
+	Single bool
+	// NoData says that the client has no use for data channels.
+	NoData bool
 }
 
-// Session is one client's pair of peer connections. All methods may be called
-// from any goroutine.
+// Answer answers a client's offer.
+type Answer struct {
+	SDP    string
+	Tracks map[string]string // which track each media section carries, by MID
+}
+
+// Session is one client's connections. All methods may be called from any
+// goroutine.
 type Session struct {
 	engine *Engine // static, like events and cfg
 	events Events
 	cfg    SessionConfig
-	pub    *publisher
-	sub    *subscriber
 	gate   gate
+
+	mu     sync.Mutex // guards the connections while they are made
+	pub    *peer
+	sub    *peer // the same as pub where there is one connection
+	closed bool
 }
 
 // NewSession returns a session without connections; they are made when the
@@ -102,41 +116,146 @@ func (e *Engine) NewSession(events Events, cfg SessionConfig) (*Session, error) 
 	if cfg.MaxTracks == 0 {
 		cfg.MaxTracks = defaultMaxTracks
 	}
-	s := &Session{engine: e, events: events, cfg: cfg}
-	s.pub = &publisher{s: s, incoming: make(map[incomingKey]*incoming)}
-	s.sub = newSubscriber(s)
-	return s, nil
+	return &Session{engine: e, events: events, cfg: cfg}, nil
 }
 
-// Publish answers an offer of the client. The id is echoed by the caller.
-func (s *Session) Publish(offerSDP string, _ uint32) (answerSDP string, err error) {
-	return s.pub.answer(offerSDP)
+// Publish answers an offer of the client. An offer that cannot be used is an
+// error and leaves everything as it was.
+func (s *Session) Publish(offer string, _ uint32) (Answer, error) {
+	p, err := s.publisher()
+	if err != nil {
+		return Answer{}, fmt.Errorf("answer publisher: %w", err)
+	}
+	a, err := p.answer(offer)
+	if err != nil {
+		return Answer{}, fmt.Errorf("answer publisher: %w", err)
+	}
+	return a, nil
+}
+
+// publisher returns the connection that the client offers; the first call makes it.
+func (s *Session) publisher() (*peer, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, errClosed
+	}
+	if s.pub != nil {
+		return s.pub, nil
+	}
+	p, err := s.newPeer(TargetPublisher)
+	if err != nil {
+		return nil, err
+	}
+	s.pub = p
+	if s.cfg.Single {
+		s.sub = p
+	}
+	return p, nil
 }
 
 // StartSubscriber makes the connection that sends to the client, and its first
-// offer, with the data channels. A second call does nothing.
-func (s *Session) StartSubscriber() error { return s.sub.start() }
-
-// Subscribe sends a track to the client under a stream and track id; the
-// DownTrack begins when the client has answered. Call Unsubscribe to end it.
-// A stream id is "owner|stream"; in a media section that had another track before,
-// the track's own id takes the place of the stream.
-func (s *Session) Subscribe(up *sfu.UpTrack, streamID, trackID string) (*sfu.DownTrack, error) {
-	return s.sub.subscribe(up, streamID, trackID)
+// offer, with the data channels. A second call does nothing, and neither does
+// one where the client's own connection carries all.
+func (s *Session) StartSubscriber() error {
+	if s.cfg.Single {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return fmt.Errorf("start subscriber: %w", errClosed)
+	}
+	if s.sub != nil {
+		return nil
+	}
+	p, err := s.newPeer(TargetSubscriber)
+	if err != nil {
+		return fmt.Errorf("start subscriber: %w", err)
+	}
+	s.sub = p
+	p.change()
+	return nil
 }
 
-// Unsubscribe ends what Subscribe began. When it returns, nothing more is sent.
-func (s *Session) Unsubscribe(d *sfu.DownTrack) error { return s.sub.unsubscribe(d) }
+// subscriber returns the connection that sends to the client.
+func (s *Session) subscriber() (*peer, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.closed:
+		return nil, errClosed
+	case s.sub == nil:
+		return nil, errors.New("subscriber is not started")
+	}
+	return s.sub, nil
+}
 
 // Answer takes the client's answer to the offer with the id; 0, from clients
 // that do not echo it, means the last offer.
-func (s *Session) Answer(sdp string, id uint32) error { return s.sub.answer(sdp, id) }
+func (s *Session) Answer(sdp string, id uint32) error {
+	p, err := s.subscriber()
+	if err == nil && s.cfg.Single {
+		err = errors.New("no offer waits for one")
+	}
+	if err == nil {
+		err = p.takeAnswer(sdp, id)
+	}
+	if err != nil {
+		return fmt.Errorf("take answer of subscriber: %w", err)
+	}
+	return nil
+}
+
+// Subscription is a track that a client is to receive.
+type Subscription struct {
+	Up *sfu.UpTrack
+	// StreamID names the stream in which the client gets it, "owner|stream"; in a
+	// media section that had another track before, the track's own id takes the
+	// place of the stream.
+	StreamID string
+	TrackID  string
+	Screen   bool // a shared screen, which comes before cameras
+}
+
+// Subscribe sends a track to the client; the DownTrack begins when the client has
+// answered. Call Unsubscribe to end it.
+func (s *Session) Subscribe(sub Subscription) (*sfu.DownTrack, error) {
+	p, err := s.subscriber()
+	if err != nil {
+		return nil, fmt.Errorf("subscribe to %q: %w", sub.TrackID, err)
+	}
+	d, err := p.subscribe(sub)
+	if err != nil {
+		return nil, fmt.Errorf("subscribe to %q: %w", sub.TrackID, err)
+	}
+	return d, nil
+}
+
+// Unsubscribe ends what Subscribe began. When it returns, nothing more is sent.
+func (s *Session) Unsubscribe(d *sfu.DownTrack) error {
+	p, err := s.subscriber()
+	if err != nil {
+		return fmt.Errorf("unsubscribe: %w", err)
+	}
+	return p.unsubscribe(d)
+}
 
 // SendData sends a message to the client. Lossy data that the client does not
 // take fast enough is dropped and counted; reliable data gets an error, since
 // the client is then too far behind to be waited for.
 func (s *Session) SendData(reliable bool, payload []byte) error {
-	return s.sub.send(reliable, payload)
+	if len(payload) > maxMessage {
+		return fmt.Errorf("send data: %d bytes, at most %d are sent", len(payload), maxMessage)
+	}
+	p, err := s.subscriber()
+	if err == nil {
+		err = p.out.send(p.conn, reliable, payload)
+	}
+	if err != nil {
+		return fmt.Errorf("send data: %w", err)
+	}
+	return nil
 }
 
 // AddCandidate checks a candidate of the client. It needs no more than that: the
@@ -149,7 +268,9 @@ func (s *Session) AddCandidate(t Target, initJSON string) error {
 	if len(initJSON) > maxCandidate {
 		return fmt.Errorf("add candidate: %d bytes, at most %d are taken", len(initJSON), maxCandidate)
 	}
-	var init webrtc.ICECandidateInit
+	var init struct {
+		Candidate string `json:"candidate"` // RTCIceCandidateInit
+	}
 	if err := json.Unmarshal([]byte(initJSON), &init); err != nil {
 		return fmt.Errorf("add candidate: %w", err)
 	}
@@ -159,30 +280,57 @@ func (s *Session) AddCandidate(t Target, initJSON string) error {
 // RestartICE makes a new offer with new credentials for the subscriber, after
 // the client changed networks. The publisher's restart is the client's to offer.
 func (s *Session) RestartICE(t Target) error {
-	if t != TargetSubscriber {
+	if t != TargetSubscriber || s.cfg.Single {
 		return fmt.Errorf("restart ICE of %s: only the client can offer it", t)
 	}
-	return s.sub.restart()
+	p, err := s.subscriber()
+	if err != nil {
+		return fmt.Errorf("restart ICE of %s: %w", t, err)
+	}
+	p.restart()
+	return nil
 }
 
 // Tick is called by the owner about every 100 ms.
 func (s *Session) Tick(now time.Time) {
-	var out sfu.Scratch
-	for _, d := range s.sub.downTracks() {
-		d.Tick(now, &out)
+	pub, sub := s.peers()
+	if pub == nil && sub == nil {
+		return
 	}
+	out := s.engine.transport.Batch()
+	if pub != nil {
+		pub.tick(now, out)
+	}
+	if sub != nil && sub != pub {
+		sub.tick(now, out)
+	}
+	out.Flush()
+	s.engine.transport.Release(out)
 }
 
-// Close ends both connections and returns when no event will come any more. It
+func (s *Session) peers() (pub, sub *peer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.pub, s.sub
+}
+
+// Close ends the connections and returns when no event will come any more. It
 // must not be called from an event.
 func (s *Session) Close() {
-	s.pub.close()
-	s.sub.close()
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	pub, sub := s.peers()
+	if pub != nil {
+		pub.close()
+	}
+	if sub != nil && sub != pub {
+		sub.close()
+	}
 	s.gate.shut()
 }
 
-// gate lets events through until it is shut. pion calls its handlers from
-// goroutines that outlive a connection's Close.
+// gate lets events through until it is shut.
 type gate struct {
 	mu     sync.RWMutex // held for reading during an event
 	closed bool
@@ -201,29 +349,4 @@ func (g *gate) shut() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.closed = true
-}
-
-// watch passes a connection's candidates and states on.
-func (s *Session) watch(t Target, pc *webrtc.PeerConnection) {
-	pc.OnICECandidate(func(c *webrtc.ICECandidate) {
-		if c == nil {
-			return
-		}
-		if init, err := json.Marshal(c.ToJSON()); err == nil {
-			s.gate.pass(func() { s.events.Candidate(t, string(init)) })
-		}
-	})
-	pc.OnConnectionStateChange(func(state webrtc.PeerConnectionState) {
-		s.gate.pass(func() { s.events.State(t, state.String()) })
-	})
-}
-
-// gathered waits until a local description holds our candidates.
-func gathered(done <-chan struct{}) {
-	t := time.NewTimer(gatherWait)
-	defer t.Stop()
-	select {
-	case <-done:
-	case <-t.C: // the rest are told one by one
-	}
 }

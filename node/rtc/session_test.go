@@ -15,7 +15,7 @@ import (
 )
 
 // meet makes a publisher with one VP8 stream and a started subscriber.
-func meet(t *testing.T) (alice, bob *client, video *stream, feedback <-chan rtcp.Packet) {
+func meet(t *testing.T) (alice, bob *client, video *encoding, feedback <-chan rtcp.Packet) {
 	t.Helper()
 	e := newTestEngine(t)
 	alice, bob = newClient(t, e), newClient(t, e)
@@ -34,11 +34,11 @@ func meet(t *testing.T) (alice, bob *client, video *stream, feedback <-chan rtcp
 
 // answerPLI makes a keyframe for each request that reaches the publisher, and
 // returns the feedback that does. It ends with the publisher's connection.
-func answerPLI(t *testing.T, sender *webrtc.RTPSender, rid string, streams ...*stream) <-chan rtcp.Packet {
+func answerPLI(t *testing.T, sender *webrtc.RTPSender, rid string, streams ...*encoding) <-chan rtcp.Packet {
 	t.Helper()
 	seen := make(chan rtcp.Packet, 64)
 	go func() {
-		buf := make([]byte, maxPacket)
+		buf := make([]byte, 1600)
 		for {
 			n, _, err := sender.ReadSimulcast(buf, rid)
 			if err != nil {
@@ -90,7 +90,7 @@ func TestPublishAndSubscribe(t *testing.T) {
 		p.in.Codec.MimeType != webrtc.MimeTypeVP8 || p.in.Codec.ClockRate != 90000 || len(p.in.RIDs) != 0 {
 		t.Errorf("published %+v", p.in)
 	}
-	if _, err := bob.session.Subscribe(p.up, "PA_a|TR_1", "TR_1"); err != nil {
+	if _, err := bob.session.Subscribe(Subscription{Up: p.up, StreamID: "PA_a|TR_1", TrackID: "TR_1"}); err != nil {
 		t.Fatal(err)
 	}
 	track := wait(t, bob.tracks, "the track at the subscriber")
@@ -158,7 +158,7 @@ func browserExtensions(t *testing.T, sender *webrtc.RTPSender, mid, rid string) 
 func TestSimulcastSwitchesLayers(t *testing.T) {
 	e := newTestEngine(t)
 	alice, bob := newClient(t, e), newClient(t, e)
-	var streams []*stream
+	var streams []*encoding
 	for i, rid := range []string{"q", "h", "f"} {
 		streams = append(streams, newVideoStream(t, "cam-1", rid, byte(i)))
 	}
@@ -200,7 +200,7 @@ func TestSimulcastSwitchesLayers(t *testing.T) {
 		p.up.Tick(time.Now())
 		bob.session.Tick(time.Now())
 	})
-	down, err := bob.session.Subscribe(p.up, "PA_a|TR_1", "TR_1")
+	down, err := bob.session.Subscribe(Subscription{Up: p.up, StreamID: "PA_a|TR_1", TrackID: "TR_1"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -234,7 +234,7 @@ func TestNackAndPLI(t *testing.T) {
 	every(t, 10*time.Millisecond, func() { video.send(nil) })
 	alice.offer()
 	p := wait(t, alice.published, "the published track")
-	down, err := bob.session.Subscribe(p.up, "PA_a|TR_1", "TR_1")
+	down, err := bob.session.Subscribe(Subscription{Up: p.up, StreamID: "PA_a|TR_1", TrackID: "TR_1"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -269,7 +269,7 @@ func TestSenderReportsReachTheSubscriber(t *testing.T) {
 	every(t, 10*time.Millisecond, func() { video.send(nil) })
 	alice.offer()
 	p := wait(t, alice.published, "the published track")
-	if _, err := bob.session.Subscribe(p.up, "PA_a|TR_1", "TR_1"); err != nil {
+	if _, err := bob.session.Subscribe(Subscription{Up: p.up, StreamID: "PA_a|TR_1", TrackID: "TR_1"}); err != nil {
 		t.Fatal(err)
 	}
 	track := wait(t, bob.tracks, "the track at the subscriber")
@@ -362,7 +362,7 @@ func subscribeInTurn(t *testing.T, c *client, round, tracks int) {
 	for k := range tracks {
 		up := sfu.NewUpTrack(sfu.UpTrackConfig{Kind: sfu.Video, Codec: codecs[(round+k)%2]})
 		id := fmt.Sprintf("TR_%d_%d", round, k)
-		d, err := c.session.Subscribe(up, "PA_a|"+id, id)
+		d, err := c.session.Subscribe(Subscription{Up: up, StreamID: "PA_a|" + id, TrackID: id})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -436,7 +436,7 @@ func TestOffersAreMerged(t *testing.T) {
 	first := wait(t, bob.held, "the first offer")
 	for i := range 20 {
 		up := sfu.NewUpTrack(sfu.UpTrackConfig{Kind: sfu.Audio, Codec: sfu.Codec{MimeType: webrtc.MimeTypeOpus, ClockRate: 48000, Channels: 2}})
-		if _, err := bob.session.Subscribe(up, "PA_a", fmt.Sprintf("TR_%d", i)); err != nil {
+		if _, err := bob.session.Subscribe(Subscription{Up: up, StreamID: "PA_a", TrackID: fmt.Sprintf("TR_%d", i)}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -506,7 +506,7 @@ func TestClosedSessionRefuses(t *testing.T) {
 	bob.session.Close()
 	bob.session.Close()
 	up := sfu.NewUpTrack(sfu.UpTrackConfig{Kind: sfu.Audio, Codec: sfu.Codec{MimeType: webrtc.MimeTypeOpus, ClockRate: 48000}})
-	if _, err := bob.session.Subscribe(up, "s", "t"); err == nil {
+	if _, err := bob.session.Subscribe(Subscription{Up: up, StreamID: "s", TrackID: "t"}); err == nil {
 		t.Error("subscribed on a closed session")
 	}
 	if up.Stats().Sinks != 0 {

@@ -1,30 +1,42 @@
 package rtc
 
-import "github.com/domicile/domicile/node/sfu"
+import (
+	"github.com/domicile/domicile/node/sfu"
+	"github.com/domicile/domicile/node/sfu/bwe"
+)
 
 // Stats counts what a session does now.
 type Stats struct {
 	Published    int             // tracks whose media arrives
-	Ignored      uint64          // streams beyond SessionConfig.MaxTracks
+	Ignored      uint64          // tracks beyond SessionConfig.MaxTracks
+	Unknown      uint64          // packets that belong to no track
 	Down         []sfu.DownStats // one for each track that is sent
 	Sections     int             // media sections of the subscriber, used or free
 	LossyDropped uint64          // messages that the client did not take in time
+	Bandwidth    bwe.Stats       // of the way to the client
 }
 
 // Stats returns the session's counters.
 func (s *Session) Stats() Stats {
 	var st Stats
-	s.pub.mu.Lock()
-	st.Published, st.Ignored = len(s.pub.incoming), s.pub.ignored
-	s.pub.mu.Unlock()
-	for _, d := range s.sub.downTracks() {
-		st.Down = append(st.Down, d.Stats())
+	pub, sub := s.peers()
+	if pub != nil {
+		pub.recv.mu.Lock()
+		st.Published, st.Ignored, st.Unknown = pub.recv.tracks(), pub.recv.ignored, pub.recv.unknown
+		pub.recv.mu.Unlock()
 	}
-	s.sub.mu.Lock()
-	defer s.sub.mu.Unlock()
-	st.LossyDropped = s.sub.out.dropped
-	if s.sub.pc != nil {
-		st.Sections = len(s.sub.pc.GetTransceivers())
+	if sub == nil {
+		return st
+	}
+	for _, snd := range sub.send.all() {
+		st.Down = append(st.Down, snd.down.Stats())
+	}
+	st.LossyDropped, st.Bandwidth = sub.out.lossyDropped(), sub.send.budget.estimate()
+	sub.mu.Lock()
+	defer sub.mu.Unlock()
+	st.Sections = sub.neg.Sections()
+	if !s.cfg.NoData { // the section of data channels carries no track
+		st.Sections--
 	}
 	return st
 }

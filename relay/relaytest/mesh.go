@@ -240,13 +240,15 @@ func NewSink() *Sink {
 	return &Sink{Packets: make(chan Packet, 1<<16), Reports: make(chan wire.SenderReport, 64)}
 }
 
-// Media writes down the packet.
-func (s *Sink) Media(layer uint8, rtp []byte, arrival time.Time) {
+// Media writes down the packets.
+func (s *Sink) Media(layer uint8, rtp [][]byte, arrival time.Time) {
 	if s.busy[layer].Swap(true) {
 		s.Clashes.Add(1)
 	}
 	defer s.busy[layer].Store(false)
-	s.Packets <- Packet{layer, binary.BigEndian.Uint16(rtp[2:]), binary.BigEndian.Uint32(rtp[4:]), len(rtp), arrival}
+	for _, p := range rtp {
+		s.Packets <- Packet{layer, binary.BigEndian.Uint16(p[2:]), binary.BigEndian.Uint32(p[4:]), len(p), arrival}
+	}
 }
 
 // Report writes down the report.

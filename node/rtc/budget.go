@@ -1,0 +1,180 @@
+package rtc
+
+import (
+	"sync"
+	"time"
+
+	"github.com/pion/rtcp"
+
+	"github.com/domicile/domicile/node/sfu"
+	"github.com/domicile/domicile/node/sfu/allocate"
+	"github.com/domicile/domicile/node/sfu/bwe"
+)
+
+// planEvery is how often the estimate is divided anew: a few times in the second
+// that a raise has to hold.
+const planEvery = 200 * time.Millisecond
+
+// budget keeps what is sent to a client within what its way carries: it numbers
+// the packets, learns from the client's feedback how they fared, divides the
+// estimate among the pictures, and tries with padding whether there is more. Audio
+// is not in it: it always goes out.
+type budget struct {
+	p *peer // static
+
+	mu      sync.Mutex // guards the rest
+	next    uint16     // transport-wide sequence number
+	est     *bwe.Estimator
+	reports bool // the client tells what arrives
+	alloc   allocate.Allocator
+	planned time.Time
+	wants   []allocate.Want
+	grants  []allocate.Grant
+	last    map[*sfu.DownTrack]allocate.Grant
+}
+
+func newBudget(p *peer) *budget {
+	return &budget{p: p, est: bwe.New(bwe.Config{}), last: make(map[*sfu.DownTrack]allocate.Grant)}
+}
+
+// stamp numbers a packet that leaves now.
+func (b *budget) stamp(size int, now time.Time) uint16 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.next++
+	b.est.Sent(b.next, size, now)
+	return b.next
+}
+
+// feedback learns from what the client reports. A report may be about streams
+// that are no more: loss of those counts as well.
+func (b *budget) feedback(pkts []rtcp.Packet, now time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, pkt := range pkts {
+		switch pkt := pkt.(type) {
+		case *rtcp.TransportLayerCC:
+			b.reports = true
+			b.est.Feedback(pkt, now)
+		case *rtcp.ReceiverEstimatedMaximumBitrate:
+			b.reports = true
+			b.est.REMB(float64(pkt.Bitrate), now)
+		}
+	}
+}
+
+// tick divides the estimate and looks whether to try for more.
+func (b *budget) tick(now time.Time) {
+	if !b.due(now) {
+		return
+	}
+	// Asked before the lock is taken: a DownTrack numbers packets under its own.
+	pictures := b.pictures(now)
+	for _, c := range b.plan(pictures, now) {
+		c.apply(b.p)
+	}
+}
+
+func (b *budget) due(now time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.est.Tick(now)
+	if !b.reports || now.Sub(b.planned) < planEvery {
+		return false
+	}
+	b.planned = now
+	return true
+}
+
+// picture is a video track and what it could use.
+type picture struct {
+	s      *sender
+	demand sfu.Demand
+}
+
+func (b *budget) pictures(now time.Time) (list []picture) {
+	for _, s := range b.p.send.all() {
+		if s.up.Kind() == sfu.Video && s.running() {
+			list = append(list, picture{s, s.down.Demand(now)})
+		}
+	}
+	return list
+}
+
+// limit is a grant on its way to its DownTrack.
+type limit struct {
+	s     *sender
+	grant allocate.Grant
+	told  bool // the client is to hear that the track pauses or goes on
+}
+
+func (c limit) apply(p *peer) {
+	g := c.grant
+	c.s.down.SetLimit(sfu.Limit{Spatial: sfu.Layer(g.Spatial), Temporal: g.Temporal, Pause: g.Pause})
+	if c.told {
+		p.s.gate.pass(func() { p.s.events.StreamState(c.s.down, g.Pause) })
+	}
+}
+
+// plan asks for a grant for each picture and returns those that changed.
+func (b *budget) plan(pictures []picture, now time.Time) (changed []limit) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.wants = b.wants[:0]
+	for _, p := range pictures {
+		b.wants = append(b.wants, allocate.Want{
+			ID: p.s.sub.TrackID, Screen: p.s.sub.Screen, Max: uint8(p.demand.Max),
+			Rates: allocate.Rates(p.demand.Rates), Paused: p.demand.Paused, Current: b.last[p.s.down],
+		})
+	}
+	b.grants = b.alloc.Plan(b.grants[:0], allocate.Input{
+		Budget: b.est.Estimate(), Overuse: b.est.State() == bwe.Overuse, Wants: b.wants, Now: now,
+	})
+	_, all := b.alloc.More()
+	b.est.SetDemand(all)
+	for i, g := range b.grants {
+		s := pictures[i].s
+		old, had := b.last[s.down]
+		b.last[s.down] = g
+		if !had || old.Spatial != g.Spatial || old.Temporal != g.Temporal || old.Pause != g.Pause {
+			changed = append(changed, limit{s, g, old.Pause != g.Pause && !b.wants[i].Paused})
+		}
+	}
+	return changed
+}
+
+// forget drops a track that is not sent any more.
+func (b *budget) forget(d *sfu.DownTrack) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.last, d)
+}
+
+// probe sends the padding that the estimator asks for, and returns when to ask
+// again, 0: with the next tick.
+func (b *budget) probe(now time.Time, out sfu.Out) time.Duration {
+	b.mu.Lock()
+	if !b.reports {
+		b.mu.Unlock()
+		return 0
+	}
+	plan, ok := b.est.Probe(now)
+	b.mu.Unlock()
+	if !ok {
+		return 0
+	}
+	for _, s := range b.p.send.all() {
+		if plan.Bytes <= 0 {
+			break
+		}
+		plan.Bytes -= s.down.Pad(plan.Bytes, out)
+	}
+	return plan.Again
+}
+
+// estimate returns what the way to the client is thought to carry, bit/s.
+func (b *budget) estimate() bwe.Stats {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.est.Stats()
+}
