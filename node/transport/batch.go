@@ -22,7 +22,7 @@ const (
 	maxTag = 20
 )
 
-var errNotReserved = errors.New("packet does not lie in the room that was reserved last")
+var errTooLong = errors.New("packet is longer than a datagram")
 
 // message is what the kernel is handed at a time: datagrams of one size to one
 // client, one behind the other; the last may be shorter.
@@ -71,12 +71,15 @@ func (b *Batch) Reserve(n int) []byte {
 
 // place returns p where it can be sealed: itself if it lies in the room that was
 // reserved last, which is what costs nothing, else a copy there.
-func (b *Batch) place(p []byte) []byte {
+func (b *Batch) place(p []byte) ([]byte, error) {
+	if len(p) > maxReserve {
+		return nil, errTooLong
+	}
 	if b.reserved(p) {
-		return p
+		return p, nil
 	}
 	room := b.Reserve(len(p))
-	return room[:copy(room, p)]
+	return room[:copy(room, p)], nil
 }
 
 // reserved tells whether p begins where the next packet has to lie.

@@ -203,7 +203,10 @@ func (c *Conn) WriteRTCP(b *Batch, packet []byte) error {
 		c.drops.add(DropUnsent)
 		return nil
 	}
-	packet = b.place(packet)
+	packet, err := b.place(packet)
+	if err != nil {
+		return fmt.Errorf("write RTCP: %w", err)
+	}
 	out.mu.Lock()
 	closed, err := out.context.EncryptRTCP(packet, packet, &out.header)
 	out.mu.Unlock()
@@ -283,7 +286,10 @@ func (s *Stream) Write(b *Batch, rtp []byte) error {
 	if err := s.advance(ssrc, seq); err != nil {
 		return fmt.Errorf("write RTP: %w", err)
 	}
-	rtp = b.place(rtp)
+	rtp, err := b.place(rtp)
+	if err != nil {
+		return fmt.Errorf("write RTP: %w", err)
+	}
 	closed, err := s.context.EncryptRTP(rtp, rtp, &s.header)
 	if err != nil {
 		return fmt.Errorf("write RTP: %w", err)
