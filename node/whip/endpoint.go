@@ -87,15 +87,15 @@ func (s *Server) post(w http.ResponseWriter, r *http.Request, d direction) error
 	if err != nil {
 		return err
 	}
-	offer, err := s.offer(w, r, d)
+	body, err := s.offer(w, r, d)
 	if err != nil {
 		return err
 	}
-	client, problem := rules{d, map[string][]string{"audio": s.cfg.Audio, "video": s.cfg.Video}}.checkOffer(offer)
+	offer, problem := rules{d, map[string][]string{"audio": s.cfg.Audio, "video": s.cfg.Video}}.checkOffer(body)
 	if problem != nil {
 		return problem
 	}
-	res := newResource(ownerOf(join, bearer), client)
+	res := newResource(ownerOf(join, bearer), offer.Credentials)
 	if problem := s.reserve(res); problem != nil {
 		return problem
 	}
@@ -111,12 +111,12 @@ func (s *Server) post(w http.ResponseWriter, r *http.Request, d direction) error
 	}
 	begun = true
 	s.begin(res)
-	s.created(w, res, answer)
+	s.created(w, r, res, answer)
 	return nil
 }
 
 // open asks the room for the session.
-func (s *Server) open(ctx context.Context, d direction, join Join, source, offer string, res *resource) (answer Answer, err error) {
+func (s *Server) open(ctx context.Context, d direction, join Join, source string, offer Offer, res *resource) (answer Answer, err error) {
 	if d == ingest {
 		res.session, answer, err = s.cfg.Rooms.Publish(ctx, join, offer)
 	} else {
@@ -127,9 +127,13 @@ func (s *Server) open(ctx context.Context, d direction, join Join, source, offer
 }
 
 // created answers with a new session.
-func (s *Server) created(w http.ResponseWriter, res *resource, answer Answer) {
+func (s *Server) created(w http.ResponseWriter, r *http.Request, res *resource, answer Answer) {
 	h := w.Header()
-	h.Set("Location", s.cfg.Base+pathSessions+res.id)
+	location := pathSessions + res.id
+	if r.URL.Query().Has(redirected) {
+		location = s.cfg.Base + location
+	}
+	h.Set("Location", location)
 	h.Set("ETag", res.tag)
 	h.Set("Content-Type", typeSDP)
 	h.Set("Accept-Patch", typeFragment)

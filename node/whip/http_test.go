@@ -21,7 +21,7 @@ func TestPublishing(t *testing.T) {
 	if w.Code != 201 || w.Body.String() != answerText || h.Get("Content-Type") != "application/sdp" {
 		t.Fatalf("%d %v %s", w.Code, h, w.Body)
 	}
-	id, ok := strings.CutPrefix(h.Get("Location"), "https://node.example/wish/")
+	id, ok := strings.CutPrefix(h.Get("Location"), "/wish/")
 	if !ok || len(id) < 40 {
 		t.Errorf("Location %q", h.Get("Location"))
 	}
@@ -39,6 +39,10 @@ func TestPublishing(t *testing.T) {
 	join := r.rooms.joins[0]
 	if join.Room != "studio" || join.Token.Identity != "alice" || join.Request == nil {
 		t.Errorf("the room was asked for %+v", join)
+	}
+	w = r.call("POST", "/whip?redirected=1", offerFile(t, "whip-obs-h264.sdp"), sdpType, bearer(alice))
+	if got := w.Header().Get("Location"); !strings.HasPrefix(got, "https://node.example/wish/") {
+		t.Errorf("after a redirect, Location is %q", got)
 	}
 	other, _ := r.publish(alice)
 	if other == "/wish/"+id {

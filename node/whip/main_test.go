@@ -67,15 +67,15 @@ type rooms struct {
 	leave    chan struct{}
 }
 
-func (r *rooms) Publish(_ context.Context, join Join, offer string) (Session, Answer, error) {
-	return r.open(join, "publish", offer)
+func (r *rooms) Publish(_ context.Context, join Join, _ Offer) (Session, Answer, error) {
+	return r.open(join, "publish")
 }
 
-func (r *rooms) Watch(_ context.Context, join Join, source, offer string) (Session, Answer, error) {
-	return r.open(join, "watch "+source, offer)
+func (r *rooms) Watch(_ context.Context, join Join, source string, _ Offer) (Session, Answer, error) {
+	return r.open(join, "watch "+source)
 }
 
-func (r *rooms) open(join Join, source, _ string) (Session, Answer, error) {
+func (r *rooms) open(join Join, source string) (Session, Answer, error) {
 	if r.entered != nil {
 		r.entered <- struct{}{}
 		<-r.leave
@@ -180,7 +180,7 @@ func (r *rig) publish(token string) (path, tag string) {
 	if w.Code != http.StatusCreated {
 		r.t.Fatalf("POST /whip: %d %s", w.Code, w.Body)
 	}
-	return strings.TrimPrefix(w.Header().Get("Location"), "https://node.example"), w.Header().Get("ETag")
+	return w.Header().Get("Location"), w.Header().Get("ETag")
 }
 
 // problem reads an answer that refuses.

@@ -46,23 +46,29 @@ type rules struct {
 }
 
 // checkOffer decides whether an offer can be used at all, before it costs
-// anything, and returns the client's ICE credentials. A body that is no SDP is
+// anything. A body that is no SDP is
 // malformed (400); one that asks for what we do not do cannot be processed
 // (422). It is all or nothing: RFC 9725, section 4.4.3, wants no answer that
 // refuses one of the sections.
-func (r rules) checkOffer(body string) (Credentials, *Problem) {
+func (r rules) checkOffer(body string) (Offer, *Problem) {
+	o := Offer{SDP: body}
 	var d sdp.SessionDescription
 	if err := d.UnmarshalString(body); err != nil {
-		return Credentials{}, Refuse(http.StatusBadRequest, "the offer is no SDP: a line of it cannot be parsed")
+		return o, Refuse(http.StatusBadRequest, "the offer is no SDP: a line of it cannot be parsed")
 	}
 	used, problem := r.checkSections(&d)
 	if problem != nil {
-		return Credentials{}, problem
+		return o, problem
 	}
 	if problem := checkBundle(&d, used); problem != nil {
-		return Credentials{}, problem
+		return o, problem
 	}
-	return checkTransport(&d, used[0])
+	o.Credentials, problem = checkTransport(&d, used[0])
+	for _, m := range used {
+		o.Audio = o.Audio || m.MediaName.Media == "audio"
+		o.Video = o.Video || m.MediaName.Media == "video"
+	}
+	return o, problem
 }
 
 // checkSections returns the sections in use: audio, video, and whatever data

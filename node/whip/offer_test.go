@@ -27,8 +27,11 @@ func TestOffersOfKnownClientsAreTaken(t *testing.T) {
 		if p != nil {
 			t.Errorf("%s: %d %s", f.Name(), p.Status, p.Detail)
 		}
+		if c.SDP != offer || !c.Video || c.Audio != strings.Contains(offer, "m=audio") {
+			t.Errorf("%s: taken as audio %t, video %t", f.Name(), c.Audio, c.Video)
+		}
 		if !strings.Contains(offer, "a=ice-ufrag:"+c.Ufrag+"\r\n") || !strings.Contains(offer, "a=ice-pwd:"+c.Pwd+"\r\n") {
-			t.Errorf("%s: credentials %+v are not the offer's", f.Name(), c)
+			t.Errorf("%s: credentials %+v are not the offer's", f.Name(), c.Credentials)
 		}
 		if _, p := (rules{1 - way[kind], codecs}).checkOffer(offer); p == nil || p.Status != http.StatusUnprocessableEntity {
 			t.Errorf("%s is taken for the other protocol, too", f.Name())

@@ -25,7 +25,7 @@ type pionRooms struct {
 	play *webrtc.TrackLocalStaticRTP
 }
 
-func (p *pionRooms) Publish(_ context.Context, _ Join, offer string) (Session, Answer, error) {
+func (p *pionRooms) Publish(_ context.Context, _ Join, offer Offer) (Session, Answer, error) {
 	s := p.session()
 	s.pc.OnTrack(func(t *webrtc.TrackRemote, _ *webrtc.RTPReceiver) {
 		for {
@@ -38,16 +38,16 @@ func (p *pionRooms) Publish(_ context.Context, _ Join, offer string) (Session, A
 			p.mu.Unlock()
 		}
 	})
-	answer, err := s.answer(offer)
+	answer, err := s.answer(offer.SDP)
 	return s, Answer{SDP: answer}, err
 }
 
-func (p *pionRooms) Watch(_ context.Context, _ Join, _, offer string) (Session, Answer, error) {
+func (p *pionRooms) Watch(_ context.Context, _ Join, _ string, offer Offer) (Session, Answer, error) {
 	s := p.session()
 	if _, err := s.pc.AddTrack(p.play); err != nil {
 		return nil, Answer{}, err
 	}
-	answer, err := s.answer(offer)
+	answer, err := s.answer(offer.SDP)
 	return s, Answer{SDP: answer}, err
 }
 

@@ -53,10 +53,10 @@ const (
 // Rooms is where sessions lead. Its errors are Problems, or internal ones.
 type Rooms interface {
 	// Publish takes what a client sends into the room.
-	Publish(ctx context.Context, join Join, offer string) (Session, Answer, error)
+	Publish(ctx context.Context, join Join, offer Offer) (Session, Answer, error)
 	// Watch sends the client what source publishes: the identity of a participant
 	// or the id of a track. Empty, it follows the room's active speaker.
-	Watch(ctx context.Context, join Join, source, offer string) (Session, Answer, error)
+	Watch(ctx context.Context, join Join, source string, offer Offer) (Session, Answer, error)
 }
 
 // Session is a media session under way. Its methods may be called from any goroutine.
@@ -81,6 +81,13 @@ type Join struct {
 	Request *http.Request
 }
 
+// Offer is what a client offers: SDP with at most one section of each kind.
+type Offer struct {
+	SDP          string
+	Audio, Video bool
+	Credentials
+}
+
 // Answer is what a client gets for its offer.
 type Answer struct {
 	SDP        string
@@ -103,9 +110,10 @@ type Restarted struct {
 type Config struct {
 	Rooms Rooms
 	Keys  control.Keys
-	// Base is what the URLs of sessions begin with, "https://HOST:PORT". Some
-	// clients resolve a relative Location against the URL before a redirect.
-	// Empty: relative URLs.
+	// Base is this node's URL, "https://HOST:PORT". A session's URL begins with it
+	// where the client was redirected here: some resolve a relative Location
+	// against the URL that they were given first. Else it is relative, and so
+	// holds behind any proxy.
 	Base string
 	// Audio and Video name the codecs that rooms take, as in a=rtpmap.
 	Audio, Video []string
