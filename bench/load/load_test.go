@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/domicile/domicile/bench/machine"
 )
 
 // binary is bin/domicile, built for these tests.
@@ -172,7 +174,7 @@ func TestProcessTimeGrows(t *testing.T) {
 
 func TestRecordNumbersResultsOfOneDay(t *testing.T) {
 	dir := t.TempDir()
-	r := &result{Scenario: scenario{Name: "1x1"}, Machine: machine{At: "2026-01-02T03:04:05Z"}}
+	r := &result{Scenario: scenario{Name: "1x1"}, Machine: machine.Machine{At: "2026-01-02T03:04:05Z"}}
 	for _, want := range []string{"2026-01-02-1x1.json", "2026-01-02-1x1-2.json"} {
 		path, err := record(dir, r)
 		if err != nil || filepath.Base(path) != want {

@@ -27,6 +27,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/domicile/domicile/bench/machine"
 	"github.com/domicile/domicile/node/room"
 )
 
@@ -147,7 +148,7 @@ func (o *options) one(ctx context.Context, s scenario, stdout io.Writer, log *sl
 	if err != nil {
 		return err
 	}
-	out.Machine = describeMachine(time.Now())
+	out.Machine = machine.Describe(time.Now(), "go run ./bench/load "+strings.Join(os.Args[1:], " "))
 	if err := json.NewEncoder(stdout).Encode(out); err != nil {
 		return err
 	}

@@ -5,14 +5,11 @@ import (
 	"fmt"
 	"math"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"runtime"
-	"runtime/debug"
 	"strings"
-	"time"
 
 	"github.com/domicile/domicile/bench/load/floor"
+	"github.com/domicile/domicile/bench/machine"
 )
 
 // result is what one run measured. bench/results/README.md says how to read it.
@@ -43,58 +40,10 @@ type result struct {
 	Generator    float64  `json:"generator_cores"`
 	Others       float64  `json:"other_processes_cores"` // disturbance
 
-	Floor   *floor.Result `json:"floor"`
-	OfFloor *float64      `json:"node_cpu_of_segmented_floor"` // node_cpu divided by floor.segmented_us
-	OfPlain *float64      `json:"node_cpu_of_plain_floor"`
-	Machine machine       `json:"machine"`
-}
-
-// machine is where and with what was measured.
-type machine struct {
-	At      string `json:"at"`
-	Go      string `json:"go"`
-	Commit  string `json:"commit"`
-	CPUs    int    `json:"cpus"`
-	CPU     string `json:"cpu"`
-	Kernel  string `json:"kernel"`
-	Command string `json:"command"`
-}
-
-func describeMachine(now time.Time) machine {
-	m := machine{At: now.UTC().Format(time.RFC3339), Go: runtime.Version(), Commit: commit(), CPUs: runtime.NumCPU(), CPU: cpuModel(),
-		Command: "go run ./bench/load " + strings.Join(os.Args[1:], " ")}
-	if b, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
-		m.Kernel = strings.TrimSpace(string(b))
-	}
-	return m
-}
-
-// commit names the tree that the generator was run in, or built from.
-func commit() string {
-	if out, err := exec.Command("git", "describe", "--always", "--dirty", "--abbrev=12").Output(); err == nil {
-		return strings.TrimSpace(string(out))
-	}
-	if info, ok := debug.ReadBuildInfo(); ok {
-		for _, s := range info.Settings {
-			if s.Key == "vcs.revision" {
-				return s.Value
-			}
-		}
-	}
-	return "unknown"
-}
-
-func cpuModel() string {
-	b, err := os.ReadFile("/proc/cpuinfo")
-	if err != nil {
-		return "unknown"
-	}
-	for line := range strings.Lines(string(b)) {
-		if key, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(key) == "model name" {
-			return strings.TrimSpace(value)
-		}
-	}
-	return "unknown"
+	Floor   *floor.Result   `json:"floor"`
+	OfFloor *float64        `json:"node_cpu_of_segmented_floor"` // node_cpu divided by floor.segmented_us
+	OfPlain *float64        `json:"node_cpu_of_plain_floor"`
+	Machine machine.Machine `json:"machine"`
 }
 
 // record writes a result into dir as DATE-SCENARIO.json; a second one of the day
