@@ -332,6 +332,7 @@ func (e *Estimator) Tick(now time.Time) {
 // nothing.
 func (e *Estimator) Restart(now time.Time) {
 	at := e.at(now)
+	e.history.forget()
 	e.trend.reset()
 	e.loss.reset()
 	e.limit = linkLimit{}

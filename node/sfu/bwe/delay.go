@@ -20,6 +20,9 @@ const (
 	// shrunk to the part drains. That is believed for foreignLasts and then tried again.
 	foreignTime, foreignLasts = 2 * time.Second, 15 * time.Second
 	foreignPart, drains       = 0.7, 0.8
+	// A queue that others fill comes and goes. What neither moves by more than
+	// still within stillTime is no queue but a longer way.
+	still, stillTime = 5 * time.Millisecond, 2 * time.Second
 )
 
 // delays knows the queue: how much later packets are than the quickest.
@@ -38,6 +41,8 @@ type delays struct {
 	mark    time.Duration // how long the queue was then
 	foreign bool
 	since   time.Duration // of foreign
+	calm    time.Duration // since when it lies between the next two
+	lo, hi  time.Duration
 }
 
 // reset forgets delays: another path, or another clock.
@@ -68,12 +73,26 @@ func (d *delays) judge(at time.Duration, sent, acked float64) {
 	case !d.queued, d.foreign && at-d.since > foreignLasts:
 		d.queued, d.foreign, d.got, d.below = true, false, acked, 0
 	case d.foreign:
+		d.settle(at, least)
 	case sent > foreignPart*d.got:
 		d.got, d.below = max(d.got, acked), 0
 	case d.below == 0, float64(least) < drains*float64(d.mark):
 		d.below, d.mark = at, least
 	case at-d.below > foreignTime:
 		d.foreign, d.since = true, at
+		d.calm, d.lo, d.hi = at, least, least
+	}
+}
+
+// settle takes a delay that does not move for the path's own.
+func (d *delays) settle(at, least time.Duration) {
+	d.lo, d.hi = min(d.lo, least), max(d.hi, least)
+	if d.hi-d.lo > still {
+		d.calm, d.lo, d.hi = at, least, least
+	}
+	if at-d.calm > stillTime {
+		shift := d.lo + min(d.low, d.lowBefore)
+		d.low, d.lowBefore, d.queued, d.foreign = shift, shift, false, false
 	}
 }
 

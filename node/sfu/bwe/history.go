@@ -50,6 +50,9 @@ func (h *history) add(seq, size uint16, at time.Duration, cluster uint8) {
 	h.ring[n%historySize] = record{sent: at, size: size, cluster: cluster, known: flying}
 }
 
+// forget makes what was sent so far unknown: feedback on it says nothing any more.
+func (h *history) forget() { h.ring = [historySize]record{} }
+
 // get returns what is known of packet n, nil if it was not sent or is forgotten.
 func (h *history) get(n int64) *record {
 	if !h.started || n > h.newest || n <= h.newest-historySize || n < 0 {

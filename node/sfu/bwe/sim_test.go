@@ -132,6 +132,7 @@ type sim struct {
 	nextProbe time.Duration
 	padding   int
 	keyframes bool
+	unpadded  bool // there is nothing to pad with
 	trace     []point
 	last      point
 	owd       []time.Duration // queueing delay of our packets in this sample
@@ -235,7 +236,7 @@ func (s *sim) probe() {
 		return
 	}
 	s.nextProbe = s.t + plan.Again
-	for n := plan.Bytes; n > 0; n -= 1200 {
+	for n := plan.Bytes; n > 0 && !s.unpadded; n -= 1200 {
 		s.padding += min(n, 1200)
 		s.send(max(min(n, 1200), 200))
 	}
