@@ -24,18 +24,18 @@ func (p *Peer) TakeOffer(raw string) (Change, error) {
 	if err := st.offered(d, p.prefers); err != nil {
 		return Change{}, fmt.Errorf("take offer: %w", err)
 	}
+	restarted, err := st.connect(d)
+	if err != nil {
+		return Change{}, fmt.Errorf("take offer: %w", err)
+	}
 	for _, want := range p.waiting(st) {
 		if i := p.sectionOf(st, want.Kind, open); i >= 0 {
 			p.place(&st.sections[i], want)
 		}
 	}
-	c, err := p.settle(st, d)
-	if err != nil {
-		return Change{}, fmt.Errorf("take offer: %w", err)
-	}
 	p.taken, p.role = st, answers
 	p.version++
-	return c, nil
+	return p.settle(st, restarted), nil
 }
 
 // Answer writes the answer to the offer that was taken last. It may be written

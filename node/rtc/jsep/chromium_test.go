@@ -44,6 +44,9 @@ func converse(t *testing.T) *conversation {
 	if *update {
 		c.browser = startBrowser(t)
 		t.Cleanup(func() {
+			if t.Failed() {
+				return
+			}
 			must(t, os.MkdirAll(filepath.Dir(file), 0o755))
 			must(t, os.WriteFile(file, txtar.Format(c.said), 0o644))
 		})
@@ -313,6 +316,14 @@ func TestChromiumPublishes(t *testing.T) {
 	change, _ = c.published(p, `pc.addTransceiver(audio(), { direction: 'sendonly' })`, "")
 	if p.Sections() != n || len(change.Incoming) != 3 {
 		t.Errorf("%d sections, incoming %+v", p.Sections(), change.Incoming)
+	}
+}
+
+func TestChromiumPublishesOneLayer(t *testing.T) {
+	c := converse(t)
+	change, r := c.published(New(Config{SessionID: 4}), "pc.addTransceiver(video(), { direction: 'sendonly', sendEncodings: [{ rid: 'f' }] })", sendingCodec)
+	if string(r.Value) != `"video/VP8 1 1"` || len(change.Incoming[0].RIDs)+len(change.Incoming[0].Streams) != 1 {
+		t.Errorf("Chromium sends %s, incoming %+v", r.Value, change.Incoming)
 	}
 }
 

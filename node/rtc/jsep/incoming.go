@@ -37,8 +37,7 @@ type Stream struct {
 
 // readRIDs lists the layers that a section sends. The order of a=simulcast counts,
 // where there is one; of alternatives ("a,b") the first is taken.
-func readRIDs(attributes []sdp.Attribute) []string {
-	var rids []string
+func readRIDs(attributes []sdp.Attribute) (rids []string, simulcast bool) {
 	order := ""
 	for _, a := range attributes {
 		switch f := strings.Fields(a.Value); {
@@ -49,7 +48,7 @@ func readRIDs(attributes []sdp.Attribute) []string {
 		}
 	}
 	if order == "" {
-		return rids
+		return rids, false
 	}
 	var sorted []string
 	for alternatives := range strings.SplitSeq(order, ";") {
@@ -59,7 +58,7 @@ func readRIDs(attributes []sdp.Attribute) []string {
 			sorted = append(sorted, rid)
 		}
 	}
-	return sorted
+	return sorted, len(sorted) > 0
 }
 
 // sendList finds the streams in "send a;b recv c", in either order. Firefox wrote

@@ -16,6 +16,9 @@ func (p *Peer) Offer(l Local) (string, error) {
 	case p.role == answers:
 		return "", errors.New("offer: on this connection the client offers")
 	}
+	if err := l.check(); err != nil {
+		return "", fmt.Errorf("offer: %w", err)
+	}
 	st := p.stable.clone()
 	open := p.clear(st)
 	if len(st.sections) == 0 && p.cfg.Data {
@@ -74,10 +77,11 @@ func (p *Peer) TakeAnswer(raw string) (Change, error) {
 	if d.remote.Setup == "actpass" {
 		return Change{}, errors.New(`take answer: setup "actpass" chooses nothing, want "active" or "passive"`)
 	}
-	c, err := p.settle(st, d)
+	restarted, err := st.connect(d)
 	if err != nil {
 		return Change{}, fmt.Errorf("take answer: %w", err)
 	}
+	c := p.settle(st, restarted)
 	p.stable, p.offered = st, nil
 	return c, nil
 }

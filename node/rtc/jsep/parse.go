@@ -3,6 +3,7 @@ package jsep
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -67,6 +68,7 @@ type media struct {
 	ext        Extensions
 	stereo     bool // Opus was offered with two channels
 	rids       []string
+	simulcast  bool // there is an a=simulcast
 	streams    []Stream
 	stream     string // of a=msid
 	track      string
@@ -124,11 +126,8 @@ func read(d *sdp.SessionDescription, red bool) (*description, error) {
 		}
 		out.media = append(out.media, sec)
 	}
-	tag, err := closeOutside(out.media, group)
-	if err != nil {
-		return nil, err
-	}
-	if tag >= 0 {
+	if tag := closeOutside(out.media, group); tag >= 0 {
+		var err error
 		if out.remote, err = readRemote(d, d.MediaDescriptions[tag]); err != nil {
 			return nil, err
 		}
@@ -153,29 +152,35 @@ func bundleOf(d *sdp.SessionDescription) []string {
 
 // closeOutside closes the sections that would need a transport of their own, and
 // returns the one that describes the transport of all others, -1 if all are closed.
-func closeOutside(all []*media, group []string) (int, error) {
-	tag := -1
+func closeOutside(all []*media, group []string) int {
 	if group == nil {
-		tag = slices.IndexFunc(all, func(m *media) bool { return !m.closed })
-	} else {
-		for _, mid := range group {
-			i := slices.IndexFunc(all, func(m *media) bool { return m.named && m.mid == mid })
-			// ffmpeg's group says "0 1", whether there are two sections or one.
-			if i >= 0 && tag < 0 && !all[i].closed {
-				tag = i
-			}
+		tag := slices.IndexFunc(all, func(m *media) bool { return !m.closed })
+		for i, m := range all {
+			m.closed = i != tag
+		}
+		return tag
+	}
+	place := make(map[string]int, len(all))
+	for i, m := range all {
+		if m.named {
+			place[m.mid] = i
 		}
 	}
-	bundled := make(map[string]bool, len(group))
+	tag, bundled := -1, make([]bool, len(all))
 	for _, mid := range group {
-		bundled[mid] = true
+		i, ok := place[mid]
+		if !ok {
+			continue // ffmpeg's group says "0 1", whether there are two sections or one
+		}
+		bundled[i] = true
+		if tag < 0 && !all[i].closed {
+			tag = i
+		}
 	}
 	for i, m := range all {
-		if i != tag && (!m.named || !bundled[m.mid]) {
-			m.closed = true
-		}
+		m.closed = m.closed || !bundled[i]
 	}
-	return tag, nil
+	return tag
 }
 
 // readRemote reads the transport: what a section says goes before what stands
@@ -242,7 +247,9 @@ func readSCTP(m *sdp.MediaDescription, r *Remote) error {
 		if err != nil {
 			return fmt.Errorf("read SDP: max-message-size %.40q, want a number of bytes", v)
 		}
-		r.MaxMessage = uint32(n)
+		if r.MaxMessage = uint32(n); n == 0 {
+			r.MaxMessage = math.MaxUint32 // no limit
+		}
 	}
 	return nil
 }
@@ -252,5 +259,3 @@ func readSCTP(m *sdp.MediaDescription, r *Remote) error {
 func token(s string) bool {
 	return s != "" && len(s) <= maxToken && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r == 0x7f })
 }
-
-func msidToken(s string) bool { return token(s) }

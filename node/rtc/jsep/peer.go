@@ -111,7 +111,8 @@ type Change struct {
 	Incoming []Incoming
 	// Gone is what it sent before and does not any more.
 	Gone []Incoming
-	// Bound has the senders whose numbers are new or others than before.
+	// Bound has the senders whose numbers are new or others than before. Where the
+	// SSRC is the one it had, the stream goes on: its packets are counted on.
 	Bound []Binding
 	// Unbound has the senders that lost their section and wait for another one, or
 	// that the client does not want: nothing more is to be sent for them.
@@ -216,7 +217,7 @@ func (p *Peer) AddSender(s Sender) error {
 	switch {
 	case s.Kind != Audio && s.Kind != Video:
 		return fmt.Errorf("add sender %q: kind %d", s.Key, s.Kind)
-	case !msidToken(s.StreamID) || !msidToken(s.TrackID):
+	case !token(s.StreamID) || !token(s.TrackID):
 		return fmt.Errorf("add sender %q: stream %q and track %q: want tokens of 1 to %d characters", s.Key, s.StreamID, s.TrackID, maxToken)
 	case p.wished(s.Key):
 		return fmt.Errorf("add sender %q: there is one already", s.Key)

@@ -57,6 +57,66 @@ func TestPionClientsGetFreshSections(t *testing.T) {
 	}
 }
 
+// TestStreamOfASectionUsedAgain has tracks that share a stream, as LiveKit's do.
+func TestStreamOfASectionUsedAgain(t *testing.T) {
+	p := New(Config{Data: true})
+	s := sender("a", vp8Codec)
+	s.StreamID = "PA_a|camera"
+	add(t, p, s)
+	if _, o := exchange(t, p); !strings.Contains(o, "a=msid:PA_a|camera TR_a\r\n") {
+		t.Errorf("offer:\n%s", o)
+	}
+	p.RemoveSender("a")
+	exchange(t, p)
+	s.Key, s.TrackID = "b", "TR_b"
+	add(t, p, s)
+	if _, o := exchange(t, p); !strings.Contains(o, "a=msid:PA_a|TR_b TR_b\r\n") {
+		t.Errorf("a browser calls this track TR_a, clients know it by its stream alone:\n%s", o)
+	}
+}
+
+func TestSendersAreBounded(t *testing.T) {
+	p := New(Config{Data: true})
+	for i := range maxSections - 1 {
+		add(t, p, sender(Key(fmt.Sprint(i)), opusCodec))
+	}
+	if err := p.AddSender(sender("more", opusCodec)); err == nil || !strings.Contains(err.Error(), "all 512 media sections") {
+		t.Errorf("one more: %v", err)
+	}
+	c, o := exchange(t, p)
+	if len(c.Bound) != maxSections-1 {
+		t.Errorf("%d bound in %d bytes", len(c.Bound), len(o))
+	}
+	p.RemoveSender("7")
+	exchange(t, p)
+	add(t, p, sender("more", opusCodec))
+	if c, _ = exchange(t, p); len(c.Bound) != 1 || c.Bound[0].MID != "8" {
+		t.Errorf("bound %+v", c.Bound)
+	}
+	for _, bad := range []Sender{sender("more", opusCodec), {Key: "x", Kind: data}, {Key: "x", StreamID: "a b", TrackID: "c"}, {Key: "x", StreamID: "a", TrackID: "c\r\n"}} {
+		if err := p.AddSender(bad); err == nil {
+			t.Errorf("%+v was added", bad)
+		}
+	}
+	if p.RemoveSender("nobody") {
+		t.Error("removed what is not there")
+	}
+}
+
+func TestOffersMustBeWhole(t *testing.T) {
+	p := New(Config{})
+	if _, err := p.Offer(local); err == nil {
+		t.Error("an offer of nothing")
+	}
+	add(t, p, sender("a", vp8Codec))
+	for _, l := range []Local{{}, {Ufrag: "a", Pwd: "b"}, {Ufrag: "a b", Pwd: "c", Fingerprint: local.Fingerprint}} {
+		if _, err := p.Offer(l); err == nil {
+			t.Errorf("%+v was offered", l)
+		}
+	}
+	offer(t, p)
+}
+
 func TestSingleConnection(t *testing.T) {
 	p := New(Config{FirstSSRC: 9})
 	add(t, p, sender("mic", opusCodec), sender("cam", vp8Codec), sender("cam2", vp8Codec), sender("screen", av1Codec))

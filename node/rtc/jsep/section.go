@@ -89,7 +89,7 @@ func (r *reader) readMedia(m *sdp.MediaDescription, sec *media) {
 	if !sec.dir.sends() {
 		return
 	}
-	if sec.rids = readRIDs(m.Attributes); len(sec.rids) == 0 {
+	if sec.rids, sec.simulcast = readRIDs(m.Attributes); len(sec.rids) == 0 {
 		sec.streams = r.readStreams(m.Attributes)
 	}
 	if sec.stream == "" {
@@ -139,7 +139,23 @@ func readFormats(k Kind, m *sdp.MediaDescription, red bool) (formats []Format, s
 		stereo = stereo || c.MimeType == mimeOpus && (fmtpOr(c.SDPFmtpLine, "stereo", "") == "1" || fmtpOr(c.SDPFmtpLine, "sprop-stereo", "") == "1")
 		formats = append(formats, Format{PayloadType: pt, RTX: rtx[pt], Codec: c, Feedback: d.fb.forKind(k)})
 	}
-	return onePacketization(formats), stereo
+	return onePacketization(redundant(formats)), stereo
+}
+
+// redundant keeps only such RED as repeats Opus ("111/111", RFC 2198 section 5).
+func redundant(formats []Format) []Format {
+	return slices.DeleteFunc(slices.Clone(formats), func(red Format) bool {
+		if red.Codec.MimeType != mimeRED {
+			return false
+		}
+		for of := range strings.SplitSeq(red.Codec.SDPFmtpLine, "/") {
+			pt, ok := payloadType(of)
+			if !ok || !slices.ContainsFunc(formats, func(f Format) bool { return f.PayloadType == pt && f.Codec.MimeType == mimeOpus }) {
+				return true
+			}
+		}
+		return false
+	})
 }
 
 // onePacketization leaves the single NAL units of H.264 (packetization mode 0)
@@ -173,17 +189,18 @@ func describeFormats(m *sdp.MediaDescription) map[uint8]*rtpFormat {
 	}
 	for _, a := range m.Attributes {
 		number, rest, _ := strings.Cut(a.Value, " ")
-		switch a.Key {
-		case "fmtp":
-			if pt, ok := payloadType(number); ok && all[pt] != nil {
-				all[pt].fmtp = strings.TrimSpace(rest)
+		rest = strings.TrimSpace(rest)
+		pt, ok := payloadType(number)
+		f := all[pt]
+		switch {
+		case a.Key == "fmtp" && ok && f != nil:
+			f.fmtp = rest
+		case a.Key == "rtcp-fb" && number == "*":
+			for _, f := range all {
+				f.fb.take(rest)
 			}
-		case "rtcp-fb":
-			for pt, f := range all {
-				if number == "*" || number == strconv.Itoa(int(pt)) {
-					f.fb.take(strings.TrimSpace(rest))
-				}
-			}
+		case a.Key == "rtcp-fb" && ok && f != nil:
+			f.fb.take(rest)
 		}
 	}
 	return all

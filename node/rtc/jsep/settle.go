@@ -7,14 +7,10 @@ import (
 	"strings"
 )
 
-// settle ends the taking of a description: the transport has to fit what it was,
-// senders get their numbers, and what changed is told.
-func (p *Peer) settle(st *state, d *description) (Change, error) {
-	restarted, err := st.connect(d)
-	if err != nil {
-		return Change{}, err
-	}
-	c := Change{Remote: d.remote, ICERestarted: restarted}
+// settle ends the taking of a description: senders get their numbers, and what
+// changed is told.
+func (p *Peer) settle(st *state, restarted bool) Change {
+	c := Change{Remote: *st.remote, ICERestarted: restarted}
 	for i := range st.sections {
 		s := &st.sections[i]
 		p.bind(s, &c)
@@ -30,7 +26,7 @@ func (p *Peer) settle(st *state, d *description) (Change, error) {
 		}
 	}
 	c.Unbound = append(c.Unbound, p.unbound(st)...)
-	return c, nil
+	return c
 }
 
 // before is what the client sent in a section until now.

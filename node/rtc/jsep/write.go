@@ -20,8 +20,8 @@ import (
 //	  formats, header extensions, RIDs we receive, the track we send
 //	  a=candidate …             in the first section that is not rejected
 func (p *Peer) write(st *state, l Local) (string, error) {
-	if !token(l.Ufrag) || !token(l.Pwd) || len(strings.Fields(l.Fingerprint)) != 2 {
-		return "", fmt.Errorf("credentials %q and fingerprint %q are not whole", l.Ufrag, l.Fingerprint)
+	if err := l.check(); err != nil {
+		return "", err
 	}
 	if p.role != answers {
 		p.version++
@@ -44,6 +44,13 @@ func (p *Peer) write(st *state, l Local) (string, error) {
 		return "", fmt.Errorf("write SDP: %w", err)
 	}
 	return string(raw), nil
+}
+
+func (l Local) check() error {
+	if !token(l.Ufrag) || !token(l.Pwd) || len(strings.Fields(l.Fingerprint)) != 2 {
+		return fmt.Errorf("credentials %q and fingerprint %q are not whole", l.Ufrag, l.Fingerprint)
+	}
+	return nil
 }
 
 func (p *Peer) writeSession(d *sdp.SessionDescription, st *state, l Local) {
@@ -202,6 +209,8 @@ func (w *writer) answer(m *sdp.MediaDescription, s *section) {
 		for _, rid := range t.rids {
 			m.WithValueAttribute("rid", rid+" recv")
 		}
+	}
+	if t.simulcast {
 		m.WithValueAttribute("simulcast", "recv "+strings.Join(t.rids, ";"))
 	}
 	if s.sends() {
