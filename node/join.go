@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"time"
 
 	"github.com/livekit/protocol/livekit"
 
+	"github.com/domicile/domicile/control"
 	"github.com/domicile/domicile/node/room"
 	"github.com/domicile/domicile/node/signal"
 	"github.com/domicile/domicile/residency"
@@ -175,12 +177,17 @@ func (n *Node) roomDeps() room.Deps {
 		Self: n.cfg.Self, City: n.cfg.City, Gate: n.gate, Peer: n.peer, Link: n.link, Home: n.home,
 		Save:   func(room.Record) error { return nil },
 		Forget: func(string) error { return nil },
-		Vault:  n.vault, Engine: n.engine, ICEServers: n.iceServers, Now: n.now, Log: n.log,
+		Vault:  n.vault, Engine: n.engine, ICEServers: n.iceServers, Mint: n.mint, Now: n.now, Log: n.log,
 	}
 	if n.store != nil {
 		d.Save, d.Forget = n.store.save, n.store.forget
 	}
 	return d
+}
+
+// mint renews the token of somebody who is here, with the key that made the first.
+func (n *Node) mint(g control.Grants, ttl time.Duration) (string, error) {
+	return control.MintToken(g.APIKey, n.cfg.Keys[g.APIKey], g, ttl, n.now())
 }
 
 // mayRecord reports whether the policy of a room lets it be recorded, and where.

@@ -90,12 +90,15 @@ type ParticipantRecord struct {
 	Version uint64                      `json:"version"` // rises with every change
 	Info    []byte                      `json:"info"`    // livekit.ParticipantInfo, protobuf
 	Media   map[sfu.TrackID]TrackRecord `json:"media,omitempty"`
+	Allow   *Permissions                `json:"allow,omitempty"` // who may receive the tracks; nil: everybody
 }
 
 // TrackRecord is what another node has to know of a track to receive it.
 type TrackRecord struct {
-	Codec     sfu.Codec    `json:"codec"`
-	Available sfu.LayerSet `json:"available"`
+	Codec      sfu.Codec      `json:"codec"`
+	Available  sfu.LayerSet   `json:"available"`
+	Extensions sfu.Extensions `json:"ext"`           // as the publisher negotiated them: packets travel as they came
+	SVC        bool           `json:"svc,omitempty"` // one stream carries all the spatial layers
 }
 
 // Participants carries changes of participant records. With Whole set, Here
@@ -236,6 +239,9 @@ func (p *ParticipantRecord) info() (*livekit.ParticipantInfo, error) {
 		if err := m.check(); err != nil {
 			return nil, err
 		}
+	}
+	if err := p.Allow.check(); err != nil {
+		return nil, err
 	}
 	return info, nil
 }

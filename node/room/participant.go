@@ -63,12 +63,18 @@ type Participant struct {
 	pending  *pendingTracks
 
 	// Owned by Room.run.
-	info      *livekit.ParticipantInfo // replaced, never changed in place
-	version   uint64
-	wanted    map[sfu.TrackID]bool // explicit subscription choices
-	muted     map[sfu.TrackID]bool // tracks whose media is about to come
-	renamed   *rate.Limiter        // changes of its own metadata
-	simulated simulation
+	info        *livekit.ParticipantInfo // replaced, never changed in place
+	version     uint64
+	wanted      map[sfu.TrackID]bool // explicit subscription choices
+	muted       map[sfu.TrackID]bool // tracks whose media is about to come
+	renamed     *rate.Limiter        // changes of its own metadata
+	simulated   simulation
+	allow       *Permissions         // who may receive its tracks
+	unannounced bool                 // the other nodes have not heard of its last change
+	refused     map[sfu.TrackID]bool // tracks that it wants and may not have, as it was told
+	cannot      map[string]bool      // codecs that its client cannot decode, by MIME type
+	lacking     map[sfu.TrackID]bool // tracks that it waits for in another codec
+	hopeless    map[sfu.TrackID]bool // tracks that it cannot decode in any codec, as it was told
 
 	// line is where messages for the client go, nil while there is no connection.
 	// Set by Room.run, so that a client that comes back misses nothing; cleared
@@ -76,6 +82,7 @@ type Participant struct {
 	line atomic.Pointer[line]
 
 	// Owned by Serve.
+	tokenEnds   time.Time    // of the newest that the client has
 	attached    *line        // whose requests are handled, nil while there is no connection
 	lostAt      time.Time    // when the last one was lost
 	failedAt    [2]time.Time // when media failed, by rtc.Target; zero while it has not
@@ -140,10 +147,11 @@ func (r *Room) Serve(ctx context.Context, c conn, join signal.Join, att Attendee
 	p := &Participant{
 		room: r, log: r.log.With("participant", att.Sid), sid: att.Sid, identity: join.Identity, join: join, country: att.Country,
 		inbox: make(chan func(), participantQ), gone: make(chan struct{}), done: make(chan struct{}), stop: stop, pending: newPendingTracks(),
-		wanted: map[sfu.TrackID]bool{}, muted: map[sfu.TrackID]bool{}, renamed: rate.NewLimiter(updateRate, updateBurst),
+		wanted: map[sfu.TrackID]bool{}, muted: map[sfu.TrackID]bool{}, refused: map[sfu.TrackID]bool{},
+		cannot: map[string]bool{}, lacking: map[sfu.TrackID]bool{}, hopeless: map[sfu.TrackID]bool{}, renamed: rate.NewLimiter(updateRate, updateBurst),
 		data: rate.NewLimiter(dataRate, dataBurst), subs: map[sfu.TrackID]*sfu.DownTrack{},
 		settings: map[sfu.TrackID]*livekit.UpdateTrackSettings{}, heardAt: r.deps.Now(),
-		requests: rate.NewLimiter(requestRate, requestBurst),
+		requests: rate.NewLimiter(requestRate, requestBurst), tokenEnds: join.Token.Expires,
 	}
 	p.attached = newLine(c)
 	p.line.Store(p.attached)
@@ -206,6 +214,7 @@ func (p *Participant) run(ctx context.Context) error {
 		case <-tick.C:
 			now := p.room.deps.Now()
 			p.session.Tick(now)
+			p.doToken(now)
 			err = p.doPatience(now)
 		}
 	}
@@ -274,8 +283,11 @@ func (r *Room) doAdmit(p *Participant, att Attendee) error {
 	r.doUpdated(p)
 	var offered []subscription
 	for _, t := range r.tracks {
-		if p.wants(t) {
-			offered = append(offered, r.subscription(t, p))
+		if t.base != "" {
+			continue
+		}
+		if s, ok := r.subscription(t, p); ok {
+			offered = append(offered, s)
 		}
 	}
 	p.subscribe(offered...)
@@ -374,10 +386,15 @@ func (r *Room) localRecord(p *Participant) ParticipantRecord {
 	if err != nil {
 		panic(fmt.Sprintf("room: encoding a participant: %v", err))
 	}
-	rec := ParticipantRecord{Version: p.version, Info: b, Media: map[sfu.TrackID]TrackRecord{}}
+	rec := ParticipantRecord{Version: p.version, Info: b, Media: map[sfu.TrackID]TrackRecord{}, Allow: p.allow}
 	for _, ti := range p.info.Tracks {
-		if t := r.tracks[sfu.TrackID(ti.Sid)]; t != nil {
-			rec.Media[t.id] = t.media
+		t := r.tracks[sfu.TrackID(ti.Sid)]
+		if t == nil {
+			continue
+		}
+		rec.Media[t.id] = t.media
+		for _, v := range r.variants(t) {
+			rec.Media[v.id] = v.media
 		}
 	}
 	return rec

@@ -36,20 +36,30 @@ type pendingTracks struct {
 }
 
 type pendingTrack struct {
-	cid  string
-	info *livekit.TrackInfo
+	cid     string
+	info    *livekit.TrackInfo
+	variant bool // a published track in another codec
 }
 
 func newPendingTracks() *pendingTracks { return &pendingTracks{changed: make(chan struct{})} }
 
 // add notes an announced track; it reports false when there are too many.
 func (t *pendingTracks) add(cid string, info *livekit.TrackInfo) bool {
+	return t.put(&pendingTrack{cid: cid, info: info})
+}
+
+// addVariant notes that a published track will come in another codec as well.
+func (t *pendingTracks) addVariant(cid string, info *livekit.TrackInfo) bool {
+	return t.put(&pendingTrack{cid: cid, info: info, variant: true})
+}
+
+func (t *pendingTracks) put(p *pendingTrack) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if len(t.list) >= maxTracks {
 		return false
 	}
-	t.list = append(t.list, &pendingTrack{cid: cid, info: info})
+	t.list = append(t.list, p)
 	t.notify()
 	return true
 }
@@ -59,7 +69,7 @@ func (t *pendingTracks) mute(sid string, muted bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, p := range t.list {
-		if p.info.Sid == sid {
+		if p.info.Sid == sid && !p.variant {
 			p.info.Muted = muted
 		}
 	}
@@ -80,15 +90,15 @@ func (t *pendingTracks) notify() {
 // take returns the announced track that media belongs to: the one with its
 // client id, else the first of its kind. It waits for the announcement up to
 // the given time.
-func (t *pendingTracks) take(cid string, kind sfu.Kind, wait time.Duration) *livekit.TrackInfo {
+func (t *pendingTracks) take(cid string, kind sfu.Kind, wait time.Duration) *pendingTrack {
 	timeout := time.NewTimer(wait)
 	defer timeout.Stop()
 	for {
 		t.mu.Lock()
-		info, changed, closed := t.match(cid, kind), t.changed, t.closed
+		found, changed, closed := t.match(cid, kind), t.changed, t.closed
 		t.mu.Unlock()
-		if info != nil || closed {
-			return info
+		if found != nil || closed {
+			return found
 		}
 		select {
 		case <-changed:
@@ -98,25 +108,29 @@ func (t *pendingTracks) take(cid string, kind sfu.Kind, wait time.Duration) *liv
 	}
 }
 
-func (t *pendingTracks) match(cid string, kind sfu.Kind) *livekit.TrackInfo {
+func (t *pendingTracks) match(cid string, kind sfu.Kind) *pendingTrack {
 	i := slices.IndexFunc(t.list, func(p *pendingTrack) bool { return p.cid == cid })
 	if i < 0 {
 		i = slices.IndexFunc(t.list, func(p *pendingTrack) bool {
-			return (p.info.Type == livekit.TrackType_AUDIO) == (kind == sfu.Audio)
+			return !p.variant && (p.info.Type == livekit.TrackType_AUDIO) == (kind == sfu.Audio)
 		})
 	}
 	if i < 0 {
 		return nil
 	}
-	info := t.list[i].info
+	found := t.list[i]
 	t.list = slices.Delete(t.list, i, i+1)
-	return info
+	return found
 }
 
 // doAddTrack answers an announced track with its server id.
 func (p *Participant) doAddTrack(req *livekit.AddTrackRequest) {
 	if reason := p.mayPublish(req); reason != "" {
 		p.refuseTrack(req, livekit.RequestResponse_NOT_ALLOWED, reason)
+		return
+	}
+	if req.Sid != "" {
+		p.room.post(func() { p.room.doAddCodec(p, req) })
 		return
 	}
 	info := trackInfo(req)
@@ -165,14 +179,8 @@ func trackInfo(req *livekit.AddTrackRequest) *livekit.TrackInfo {
 	if info.Stream == "" {
 		info.Stream = streamOf(req.Source)
 	}
-	if len(req.SimulcastCodecs) > 0 {
-		// One codec per track: a backup codec is not asked for.
-		c := req.SimulcastCodecs[0]
-		layers := c.Layers
-		if len(layers) == 0 {
-			layers = req.Layers
-		}
-		info.Codecs = []*livekit.SimulcastCodecInfo{{MimeType: c.Codec, Cid: c.Cid, Layers: layers}}
+	if info.Codecs = codecInfos(req); len(info.Codecs) > 0 {
+		layers := info.Codecs[0].Layers
 		info.Layers, info.Simulcast = layers, len(layers) > 1
 	}
 	return info
@@ -191,23 +199,45 @@ func streamOf(s livekit.TrackSource) string {
 
 // Publish implements rtc.Events.
 func (e events) Publish(in rtc.Incoming) *sfu.UpTrack {
-	info := e.p.pending.take(in.CID, in.Kind, publishWait)
-	if info == nil {
+	found := e.p.pending.take(in.CID, in.Kind, publishWait)
+	if found == nil {
 		e.p.log.Warn("media of an unannounced track is ignored", "kind", in.Kind.String())
 		return nil
 	}
-	info.MimeType, info.Mid = in.Codec.MimeType, in.MID
-	for _, c := range info.Codecs {
-		c.MimeType, c.Mid = in.Codec.MimeType, in.MID
+	info, p := found.info, e.p
+	id := sfu.TrackID(info.Sid)
+	if found.variant {
+		if id = variantID(id, in.Codec.MimeType); id == "" {
+			return nil
+		}
 	}
-	up := sfu.NewUpTrack(sfu.UpTrackConfig{
-		ID: sfu.TrackID(info.Sid), Kind: in.Kind, Codec: in.Codec, Extensions: in.Extensions, SVC: in.SVC})
-	up.SetMuted(info.Muted)
-	p := e.p
-	if !p.room.post(func() { p.room.doPublished(p, info, in.Codec, up) }) {
+	media := TrackRecord{Codec: in.Codec, Extensions: in.Extensions, SVC: in.SVC}
+	up := newUp(id, in.Kind, info, media, false)
+	published := func() { p.room.doPublished(p, info, media, up) }
+	if found.variant {
+		published = func() { p.room.doVariant(p, media, up) }
+	} else {
+		settle(info, in)
+		up.SetMuted(info.Muted)
+	}
+	if !p.room.post(published) {
 		return nil
 	}
 	return up
+}
+
+// newUp makes the UpTrack of a track, here or from elsewhere.
+func newUp(id sfu.TrackID, kind sfu.Kind, info *livekit.TrackInfo, m TrackRecord, relayed bool) *sfu.UpTrack {
+	return sfu.NewUpTrack(sfu.UpTrackConfig{ID: id, Kind: kind, Codec: m.Codec, Relayed: relayed,
+		Extensions: m.Extensions, SVC: m.SVC, Screen: info.Source == livekit.TrackSource_SCREEN_SHARE})
+}
+
+// settle writes into a track's record what its media turned out to be.
+func settle(info *livekit.TrackInfo, in rtc.Incoming) {
+	info.MimeType, info.Mid = in.Codec.MimeType, in.MID
+	if len(info.Codecs) > 0 {
+		info.Codecs[0].MimeType, info.Codecs[0].Mid = in.Codec.MimeType, in.MID
+	}
 }
 
 // Unpublish implements rtc.Events.
@@ -216,13 +246,13 @@ func (e events) Unpublish(up *sfu.UpTrack) {
 }
 
 // doPublished makes a track part of the room once its media arrives.
-func (r *Room) doPublished(p *Participant, info *livekit.TrackInfo, codec sfu.Codec, up *sfu.UpTrack) {
+func (r *Room) doPublished(p *Participant, info *livekit.TrackInfo, media TrackRecord, up *sfu.UpTrack) {
 	if r.locals[p.identity] != p {
 		return
 	}
 	t := &track{
 		id: up.ID(), node: r.deps.Self.Name, ownerSID: p.sid, ownerIdentity: p.identity, poke: r.poke,
-		info: info, media: TrackRecord{Codec: codec, Available: up.Available()}, up: up,
+		info: info, media: media, up: up, allow: p.allow,
 		serving: map[residency.NodeName]*outgoing{},
 	}
 	if muted, said := p.muted[t.id]; said { // while the media was on its way
@@ -230,6 +260,7 @@ func (r *Room) doPublished(p *Participant, info *livekit.TrackInfo, codec sfu.Co
 		info.Muted = muted
 		up.SetMuted(muted)
 	}
+	t.media.Available = up.Available()
 	r.tracks[t.id] = t
 	t.watch()
 	p.change(func(i *livekit.ParticipantInfo) {
@@ -238,7 +269,29 @@ func (r *Room) doPublished(p *Participant, info *livekit.TrackInfo, codec sfu.Co
 	})
 	r.doUpdated(p)
 	r.offerTrack(t)
-	r.log.Info("track published", "participant", p.sid, "track", t.id, "codec", codec.MimeType, "source", info.Source.String())
+	r.log.Info("track published", "participant", p.sid, "track", t.id, "codec", media.Codec.MimeType, "source", info.Source.String())
+}
+
+// doVariant adds a track's other codec to the room once its media arrives.
+func (r *Room) doVariant(p *Participant, media TrackRecord, up *sfu.UpTrack) {
+	base, _, _ := variantOf(up.ID())
+	t := r.tracks[base]
+	if r.locals[p.identity] != p || t == nil || t.ownerSID != p.sid || r.tracks[up.ID()] != nil {
+		return
+	}
+	v := &track{
+		id: up.ID(), base: base, node: t.node, ownerSID: p.sid, ownerIdentity: p.identity, poke: r.poke,
+		info: t.info, media: media, up: up, allow: p.allow,
+		serving: map[residency.NodeName]*outgoing{},
+	}
+	up.SetMuted(t.info.Muted)
+	v.media.Available = up.Available()
+	r.tracks[v.id] = v
+	v.watch()
+	p.version++
+	r.announce(Participants{Presence: r.presence(), Changed: []ParticipantRecord{r.localRecord(p)}})
+	r.offerTrack(v)
+	r.log.Info("track published in another codec", "participant", p.sid, "track", base, "codec", media.Codec.MimeType)
 }
 
 func (r *Room) doUnpublished(p *Participant, id sfu.TrackID) {
@@ -248,6 +301,10 @@ func (r *Room) doUnpublished(p *Participant, id sfu.TrackID) {
 	}
 	r.dropTrack(id)
 	if r.locals[p.identity] != p {
+		return
+	}
+	if t.base != "" {
+		r.doUpdated(p)
 		return
 	}
 	p.change(func(i *livekit.ParticipantInfo) {
@@ -266,18 +323,30 @@ func (r *Room) doMute(p *Participant, id sfu.TrackID, muted bool) {
 	if t == nil && r.locals[p.identity] == p && len(p.muted) < maxTracks {
 		p.muted[id] = muted
 	}
-	if t == nil || t.ownerSID != p.sid || t.node != r.deps.Self.Name {
+	if t == nil || t.ownerSID != p.sid || t.node != r.deps.Self.Name || t.base != "" {
 		return
 	}
 	t.up.SetMuted(muted)
+	for _, v := range r.variants(t) {
+		v.up.SetMuted(muted)
+	}
+	r.changeTrack(p, t, func(ti *livekit.TrackInfo) { ti.Muted = muted })
+}
+
+// changeTrack replaces the record of a participant's track by a changed copy,
+// and tells everybody.
+func (r *Room) changeTrack(p *Participant, t *track, change func(*livekit.TrackInfo)) {
 	p.change(func(i *livekit.ParticipantInfo) {
 		for _, ti := range i.Tracks {
-			if ti.Sid == string(id) {
-				ti.Muted = muted
+			if ti.Sid == string(t.id) {
+				change(ti)
 				t.info = ti
 			}
 		}
 	})
+	for _, v := range r.variants(t) {
+		v.info = t.info
+	}
 	r.doUpdated(p)
 }
 

@@ -188,7 +188,11 @@ func (r *Room) dropLostRecording(node residency.NodeName) {
 // cannot does not end the recording of the others.
 func (r *Room) recordTrack(t *track) {
 	rc := r.recorder
-	if rc.tracks[t.id] != nil || rc.ctx.Err() != nil {
+	if t.allow != nil {
+		rc.drop(t.id) // its publisher picks who may have it, and a recording is for anybody
+		return
+	}
+	if rc.tracks[t.id] != nil || rc.ctx.Err() != nil || t.base != "" {
 		return
 	}
 	_, err := record.NewTrack(nil, t.media.Codec, record.Options{})

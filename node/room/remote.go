@@ -11,7 +11,6 @@ import (
 	"github.com/livekit/protocol/livekit"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/domicile/domicile/node/sfu"
 	"github.com/domicile/domicile/relay"
 	"github.com/domicile/domicile/residency"
 )
@@ -274,17 +273,7 @@ func (r *Room) takeParticipant(m *remote, rec *ParticipantRecord, info *livekit.
 		return tell
 	}
 	m.participants[info.Sid] = &remoteParticipant{version: rec.Version, info: info}
-	keep := map[sfu.TrackID]bool{}
-	for _, ti := range info.Tracks {
-		id := sfu.TrackID(ti.Sid)
-		keep[id] = true
-		r.takeTrack(m.name, info, ti, rec.Media[id])
-	}
-	for id, t := range r.tracks {
-		if t.node == m.name && t.ownerSID == info.Sid && !keep[id] {
-			r.dropTrack(id)
-		}
-	}
+	r.takeTracks(m.name, info, rec)
 	return append(tell, info)
 }
 

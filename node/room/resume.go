@@ -101,6 +101,7 @@ func (r *Room) doResume(l *line, join signal.Join, country residency.Country) (*
 	}
 	p.line.Store(l)
 	p.post(func() { p.doAttach(l) })
+	r.retell(p)
 	if join.First.Sync != nil {
 		r.doSync(p, join.First.Sync)
 	}
@@ -122,6 +123,15 @@ func (r *Room) reunion(p *Participant) []*livekit.SignalResponse {
 			ClientConfiguration: clientConfiguration(), LastMessageSeq: p.lastReliable.Load()}}},
 		{Message: &livekit.SignalResponse_Update{Update: &livekit.ParticipantUpdate{Participants: everybody}}},
 		{Message: &livekit.SignalResponse_RoomUpdate{RoomUpdate: &livekit.RoomUpdate{Room: r.record.Info(r.count())}}},
+	}
+}
+
+// retell repeats what a client may have missed that its record does not say.
+func (r *Room) retell(p *Participant) {
+	for _, ti := range p.info.Tracks {
+		if t := r.tracks[sfu.TrackID(ti.Sid)]; t != nil {
+			r.tellQualities(t)
+		}
 	}
 }
 
@@ -266,9 +276,11 @@ func (r *Room) doSync(p *Participant, s *livekit.SyncState) {
 		p.wanted[sfu.TrackID(sid)] = s.GetSubscription().GetSubscribe()
 	}
 	for _, t := range r.tracks {
-		if p.wants(t) {
+		switch {
+		case t.base != "":
+		case p.desires(t):
 			r.offerTo(t, p)
-		} else {
+		default:
 			p.unsubscribe(t.id)
 		}
 	}

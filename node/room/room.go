@@ -19,6 +19,7 @@ import (
 
 	"github.com/livekit/protocol/livekit"
 
+	"github.com/domicile/domicile/control"
 	"github.com/domicile/domicile/node/rtc"
 	"github.com/domicile/domicile/node/sfu"
 	"github.com/domicile/domicile/relay"
@@ -71,8 +72,10 @@ type Deps struct {
 	Vault      *vault.Vault
 	Engine     *rtc.Engine
 	ICEServers func(room, sid string) []*livekit.ICEServer // for a participant
-	Now        func() time.Time
-	Log        *slog.Logger
+	// Mint makes a token for who is here already; nil: tokens are not renewed.
+	Mint func(g control.Grants, ttl time.Duration) (string, error)
+	Now  func() time.Time
+	Log  *slog.Logger
 }
 
 // Room is a meeting on this node.
@@ -89,17 +92,18 @@ type Room struct {
 	snapshot atomic.Pointer[Snapshot]
 
 	// Owned by run.
-	record   Record
-	locals   map[string]*Participant // by identity
-	remotes  map[residency.NodeName]*remote
-	tracks   map[sfu.TrackID]*track
-	epoch    residency.Epoch // of the policies under which tracks were opened
-	recorder *recorder
-	home     homeState
-	departed []departure    // lately, oldest first
-	served   bool           // a participant has been here
-	writing  sync.WaitGroup // recordings being completed
-	ended    bool
+	record      Record
+	locals      map[string]*Participant // by identity
+	remotes     map[residency.NodeName]*remote
+	tracks      map[sfu.TrackID]*track
+	epoch       residency.Epoch // of the policies under which tracks were opened
+	recorder    *recorder
+	home        homeState
+	departed    []departure    // lately, oldest first
+	askedCodecs time.Time      // other nodes, for codecs that are not published yet
+	served      bool           // a participant has been here
+	writing     sync.WaitGroup // recordings being completed
+	ended       bool
 }
 
 // Snapshot is what others may see of a room without asking its actor.
@@ -218,6 +222,7 @@ func (r *Room) doTick(now time.Time) {
 	}
 	for _, p := range r.locals {
 		p.doSpoken(now)
+		r.announceDue(p, now)
 	}
 	for _, m := range r.remotes {
 		if !m.lostAt.IsZero() && now.Sub(m.lostAt) > linkGrace {
@@ -227,6 +232,10 @@ func (r *Room) doTick(now time.Time) {
 	}
 	r.doHome(now)
 	r.doReconcile()
+	if now.Sub(r.askedCodecs) >= askAgain {
+		r.askedCodecs = now
+		r.askCodecs(now)
+	}
 	r.doExpire(now)
 }
 

@@ -38,6 +38,14 @@ func (p *Participant) doRequest(req *livekit.SignalRequest) error {
 		p.room.post(func() { p.room.doSync(p, m.SyncState) })
 	case *livekit.SignalRequest_Simulate:
 		p.room.post(func() { p.room.doSimulate(p, m.Simulate) })
+	case *livekit.SignalRequest_SubscriptionPermission:
+		p.room.post(func() { p.room.doPermission(p, m.SubscriptionPermission) })
+	case *livekit.SignalRequest_UpdateAudioTrack:
+		p.room.post(func() { p.room.doAudioTrack(p, m.UpdateAudioTrack) })
+	case *livekit.SignalRequest_UpdateVideoTrack:
+		p.room.post(func() { p.room.doVideoTrack(p, m.UpdateVideoTrack) })
+	case *livekit.SignalRequest_PublishDataTrackRequest:
+		p.doDataTrack(m.PublishDataTrackRequest)
 	case *livekit.SignalRequest_UpdateMetadata:
 		p.room.post(func() { p.room.doMetadata(p, m.UpdateMetadata) })
 	case *livekit.SignalRequest_Leave:

@@ -27,8 +27,8 @@ type subscription struct {
 	screen bool   // a shared screen
 }
 
-// wants reports whether the participant is to receive a track.
-func (p *Participant) wants(t *track) bool {
+// desires reports whether the participant asks to receive a track.
+func (p *Participant) desires(t *track) bool {
 	if !p.info.Permission.CanSubscribe || p.sid == t.ownerSID {
 		return false
 	}
@@ -80,7 +80,7 @@ func (r *Room) doSubscription(p *Participant, s *livekit.UpdateSubscription) {
 		switch t := r.tracks[id]; {
 		case !s.GetSubscribe():
 			p.unsubscribe(id)
-		case t == nil:
+		case t == nil || t.base != "":
 			p.send(subscriptionError(id, livekit.SubscriptionError_SE_TRACK_NOTFOUND))
 		default:
 			r.offerTo(t, p)
@@ -122,6 +122,16 @@ func (p *Participant) doSubscribe(s subscription) {
 
 func (p *Participant) unsubscribe(id sfu.TrackID) {
 	p.post(func() { p.doUnsubscribe(id) })
+}
+
+// unsubscribeFrom ends the reception of a track in this codec.
+func (p *Participant) unsubscribeFrom(t *track) {
+	up, id := t.up, t.public()
+	p.post(func() {
+		if d := p.subs[id]; d != nil && d.Up() == up {
+			p.doUnsubscribe(id)
+		}
+	})
 }
 
 func (p *Participant) doUnsubscribe(id sfu.TrackID) {

@@ -18,21 +18,26 @@ import (
 type track struct {
 	// Static after construction.
 	id            sfu.TrackID
+	base          sfu.TrackID        // of a track in another codec: the track; see codecs.go
 	node          residency.NodeName // that serves the publisher
 	ownerSID      string
 	ownerIdentity string
 	poke          func()
 
 	// Owned by Room.run.
-	info      *livekit.TrackInfo
-	media     TrackRecord
-	up        *sfu.UpTrack // nil for a track elsewhere that nobody here watches
-	serving   map[residency.NodeName]*outgoing
-	link      *relay.Link // where its packets come in, for a track elsewhere
-	alias     uint32
-	asked     sfu.LayerSet // the layers last asked of the publisher's node
-	askedAt   time.Time
-	announced sfu.LayerSet // the layers last announced to the nodes served
+	info       *livekit.TrackInfo
+	media      TrackRecord
+	up         *sfu.UpTrack // nil for a track elsewhere that nobody here watches
+	serving    map[residency.NodeName]*outgoing
+	link       *relay.Link // where its packets come in, for a track elsewhere
+	alias      uint32
+	asked      sfu.LayerSet // the layers last asked of the publisher's node
+	askedAt    time.Time
+	announced  sfu.LayerSet         // the layers last announced to the nodes served
+	allow      *Permissions         // who may have it
+	lacked     map[string]time.Time // codecs that somebody waits for, and when they said so last
+	dynacast   map[string]*dynacast // what the publisher here was told, by codec
+	subscribed bool                 // the publisher here knows that somebody receives it
 
 	// Written by the media plane, read by run.
 	keyframes atomic.Uint32 // layers whose decoders wait for a keyframe, as a LayerSet
@@ -117,9 +122,30 @@ func (t *track) watchRemote() {
 	})
 }
 
+// takeTracks notes what a participant elsewhere publishes, in all its codecs.
+func (r *Room) takeTracks(node residency.NodeName, owner *livekit.ParticipantInfo, rec *ParticipantRecord) {
+	keep := map[sfu.TrackID]bool{}
+	for _, info := range owner.Tracks {
+		id := sfu.TrackID(info.Sid)
+		keep[id] = true
+		r.takeTrack(node, owner, info, id, rec)
+		for _, c := range videoCodecs {
+			if v := id + variantMark + sfu.TrackID(c.short); rec.Media[v].Codec.MimeType == c.mime {
+				keep[v] = true
+				r.takeTrack(node, owner, info, v, rec)
+			}
+		}
+	}
+	for id, t := range r.tracks {
+		if t.node == node && t.ownerSID == owner.Sid && !keep[id] {
+			r.dropTrack(id)
+		}
+	}
+}
+
 // takeTrack notes a track of a participant elsewhere.
-func (r *Room) takeTrack(node residency.NodeName, owner *livekit.ParticipantInfo, info *livekit.TrackInfo, media TrackRecord) {
-	id := sfu.TrackID(info.Sid)
+func (r *Room) takeTrack(node residency.NodeName, owner *livekit.ParticipantInfo, info *livekit.TrackInfo, id sfu.TrackID, rec *ParticipantRecord) {
+	media := rec.Media[id]
 	t := r.tracks[id]
 	if t == nil {
 		if media.Codec.MimeType == "" {
@@ -127,12 +153,15 @@ func (r *Room) takeTrack(node residency.NodeName, owner *livekit.ParticipantInfo
 		}
 		t = &track{id: id, node: node, ownerSID: owner.Sid, ownerIdentity: owner.Identity,
 			poke: r.poke, serving: map[residency.NodeName]*outgoing{}}
+		if base := sfu.TrackID(info.Sid); base != id {
+			t.base = base
+		}
 		r.tracks[id] = t
 	}
 	if t.node != node || t.ownerSID != owner.Sid {
 		return // a track id is written only by the node that made it
 	}
-	t.info, t.media = info, media
+	t.info, t.media, t.allow = info, media, rec.Allow
 	if t.up != nil {
 		t.up.SetAvailable(media.Available)
 		// What is under way, or asked for again, is not forwarded either (R13).
@@ -141,8 +170,13 @@ func (r *Room) takeTrack(node residency.NodeName, owner *livekit.ParticipantInfo
 	r.offerTrack(t)
 }
 
-// offerTrack lets everybody here subscribe to a track.
+// offerTrack lets everybody here subscribe to a track. One in another codec is
+// given to those who wait for it (giveCodecs), and not recorded.
 func (r *Room) offerTrack(t *track) {
+	if t.base != "" {
+		r.poke()
+		return
+	}
 	for _, p := range r.locals {
 		r.offerTo(t, p)
 	}
@@ -156,15 +190,23 @@ func (r *Room) offerTrack(t *track) {
 }
 
 func (r *Room) offerTo(t *track, p *Participant) {
-	if !p.wants(t) {
-		return
+	if s, ok := r.subscription(t, p); ok {
+		p.subscribe(s)
 	}
-	p.subscribe(r.subscription(t, p))
 }
 
-func (r *Room) subscription(t *track, p *Participant) subscription {
-	r.ensureUp(t)
-	return subscription{up: t.up, id: t.id, stream: p.streamID(t), screen: t.info.Source == livekit.TrackSource_SCREEN_SHARE}
+// subscription is what a participant gets of a track, if it wants it, may have
+// it and can decode it.
+func (r *Room) subscription(t *track, p *Participant) (subscription, bool) {
+	if !p.desires(t) || !r.permitted(t, p) {
+		return subscription{}, false
+	}
+	v := r.decodable(t, p)
+	if v == nil {
+		return subscription{}, false
+	}
+	r.ensureUp(v)
+	return subscription{up: v.up, id: t.id, stream: p.streamID(t), screen: t.info.Source == livekit.TrackSource_SCREEN_SHARE}, true
 }
 
 // ensureUp makes the UpTrack of a track elsewhere once somebody here wants it.
@@ -172,7 +214,7 @@ func (r *Room) ensureUp(t *track) {
 	if t.up != nil {
 		return
 	}
-	t.up = sfu.NewUpTrack(sfu.UpTrackConfig{ID: t.id, Kind: t.kind(), Codec: t.media.Codec, Relayed: true})
+	t.up = newUp(t.id, t.kind(), t.info, t.media, true)
 	t.up.SetAvailable(t.media.Available)
 	t.up.SetMuted(t.info.Muted)
 	t.watchRemote()
@@ -185,8 +227,14 @@ func (r *Room) dropTrack(id sfu.TrackID) {
 		return
 	}
 	delete(r.tracks, id)
+	for _, v := range r.variants(t) {
+		r.dropTrack(v.id)
+	}
 	for _, p := range r.locals {
-		p.unsubscribe(id)
+		p.unsubscribeFrom(t)
+		delete(p.refused, id)
+		delete(p.lacking, id)
+		delete(p.hopeless, id)
 	}
 	if r.recorder != nil {
 		r.recorder.drop(id)
@@ -212,6 +260,7 @@ func (r *Room) dropTracksOf(node residency.NodeName, sid string) {
 // or link is made good by the next run.
 func (r *Room) doReconcile() {
 	now := r.deps.Now()
+	r.giveCodecs()
 	for _, t := range r.tracks {
 		if t.up == nil {
 			continue
@@ -223,6 +272,7 @@ func (r *Room) doReconcile() {
 		r.askLayers(t, now)
 		r.askKeyframes(t)
 	}
+	r.doDynacast(now)
 }
 
 // askAgain repeats a subscription that got no answer.
@@ -279,7 +329,11 @@ func (r *Room) doSubscribe(from residency.NodeName, s Subscribe) {
 	case s.Layers == 0:
 		return
 	case !ours || r.remotes[from] == nil:
+		r.doLacked(s.Track)
 		r.sendTo(from, KindTrackClosed, encode(TrackClosed{Track: s.Track, Reason: "no such track here"}))
+		return
+	case !r.mayServe(t, from):
+		r.sendTo(from, KindTrackClosed, encode(TrackClosed{Track: s.Track, Reason: "the publisher does not permit it"}))
 		return
 	}
 	if o := t.serving[from]; o != nil && o.track.Revoked() != "" {

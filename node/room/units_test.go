@@ -47,6 +47,13 @@ func TestSetAttribute(t *testing.T) {
 	}
 }
 
+func taken(p *pendingTracks, cid string, kind sfu.Kind, wait time.Duration) *livekit.TrackInfo {
+	if found := p.take(cid, kind, wait); found != nil {
+		return found.info
+	}
+	return nil
+}
+
 // TestPendingTracks brings announcements and media together in either order.
 func TestPendingTracks(t *testing.T) {
 	video, audio := &livekit.TrackInfo{Sid: "TR_v", Type: livekit.TrackType_VIDEO}, &livekit.TrackInfo{Sid: "TR_a", Type: livekit.TrackType_AUDIO}
@@ -54,19 +61,19 @@ func TestPendingTracks(t *testing.T) {
 		p := newPendingTracks()
 		p.add("v", video)
 		p.add("a", audio)
-		if got := p.take("a", sfu.Audio, time.Minute); got != audio {
+		if got := taken(p, "a", sfu.Audio, time.Minute); got != audio {
 			t.Errorf("by its id: %v", got)
 		}
-		if got := p.take("?", sfu.Video, time.Minute); got != video {
+		if got := taken(p, "?", sfu.Video, time.Minute); got != video {
 			t.Errorf("by its kind: %v", got)
 		}
 		begun := time.Now()
-		if got := p.take("v", sfu.Video, time.Minute); got != nil || time.Since(begun) != time.Minute {
+		if got := taken(p, "v", sfu.Video, time.Minute); got != nil || time.Since(begun) != time.Minute {
 			t.Errorf("taken twice: %v after %s", got, time.Since(begun))
 		}
 		var wg sync.WaitGroup
 		wg.Go(func() {
-			if got := p.take("v", sfu.Video, time.Minute); got != video {
+			if got := taken(p, "v", sfu.Video, time.Minute); got != video {
 				t.Errorf("announced later: %v", got)
 			}
 		})
@@ -81,7 +88,7 @@ func TestPendingTracks(t *testing.T) {
 		}
 		p.take("a", sfu.Audio, 0)
 		wg.Go(func() {
-			if got := p.take("v", sfu.Video, time.Hour); got != nil {
+			if got := taken(p, "v", sfu.Video, time.Hour); got != nil {
 				t.Errorf("after the end: %v", got)
 			}
 		})
