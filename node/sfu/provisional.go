@@ -5,48 +5,7 @@ package sfu
 import (
 	"encoding/binary"
 	"time"
-
-	"github.com/pion/rtcp"
 )
-
-type ReceiverConfig struct {
-	SSRC      uint32
-	Kind      Kind
-	ClockRate uint32
-	Nack      bool
-}
-type Receiver struct {
-	cfg     ReceiverConfig
-	highest uint16
-	n       int
-}
-
-func NewReceiver(c ReceiverConfig) *Receiver { return &Receiver{cfg: c} }
-func (r *Receiver) Take(rtp []byte, at time.Time) bool {
-	r.highest = binary.BigEndian.Uint16(rtp[2:])
-	r.n++
-	return true
-}
-func (r *Receiver) Repair(rtx []byte, pt uint8, at time.Time) ([]byte, bool) {
-	h, err := parseHeader(rtx)
-	if err != nil || h.end-h.start < 2 {
-		return nil, false
-	}
-	binary.BigEndian.PutUint16(rtx[2:], binary.BigEndian.Uint16(rtx[h.start:]))
-	binary.BigEndian.PutUint32(rtx[8:], r.cfg.SSRC)
-	rtx[1] = rtx[1]&0x80 | pt
-	copy(rtx[2:h.start+2], rtx[:h.start])
-	return rtx[2:], true
-}
-func (r *Receiver) Nacks(now time.Time, buf []rtcp.NackPair) ([]rtcp.NackPair, bool) {
-	return buf, false
-}
-func (r *Receiver) SenderReport(sr SenderReport) {}
-func (r *Receiver) Report(now time.Time) (rtcp.ReceptionReport, bool) {
-	n := r.n
-	r.n = 0
-	return rtcp.ReceptionReport{SSRC: r.cfg.SSRC, LastSequenceNumber: uint32(r.highest)}, n > 0
-}
 
 func ExtensionValue(rtp []byte, id uint8) []byte {
 	if id == 0 || len(rtp) < headerSize || rtp[0]&0x10 == 0 {
