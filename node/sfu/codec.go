@@ -3,11 +3,13 @@ package sfu
 import "strings"
 
 // format is what the media plane must know of a payload: how a keyframe begins,
-// and whether pictures carry numbers that a switch would break.
+// which layer a packet is of, and where pictures carry numbers that a switch
+// would break.
 type format uint8
 
 const (
 	formatOpaque format = iota // audio, and codecs we do not read: every packet may begin a stream
+	formatRED
 	formatVP8
 	formatVP9
 	formatH264
@@ -16,6 +18,8 @@ const (
 
 func formatOf(c Codec) format {
 	switch strings.ToLower(c.MimeType) {
+	case "audio/red":
+		return formatRED
 	case "video/vp8":
 		return formatVP8
 	case "video/vp9":
@@ -28,98 +32,92 @@ func formatOf(c Codec) format {
 	return formatOpaque
 }
 
-// keyframe reports whether the payload starts a keyframe.
-func (f format) keyframe(payload []byte) bool {
-	if len(payload) == 0 {
-		return false
-	}
+// descriptor is what was read of a packet beyond its RTP header. The zero value
+// is that of a packet of which nothing is known: of the lowest layer, and
+// nothing can begin with it.
+type descriptor struct {
+	spatial  uint8
+	temporal uint8
+
+	keyframe bool // starts a keyframe, of the lowest spatial layer
+	begins   bool // starts a frame
+	ends     bool // ends a frame
+	sync     bool // depends on no frame of its own temporal layer or above
+	intra    bool // depends on no earlier picture
+	// up[s] has bit t if, from this frame on, spatial layer s and temporal layer t
+	// can be decoded by who decodes this frame (AV1 alone says it).
+	up [MaxLayers]uint8
+
+	pid     uint16
+	frame   uint16 // of a dependency descriptor
+	pidMask uint16
+	tl0     uint8
+	keyIdx  uint8
+	// Offsets in the payload, 0 if the field is not there.
+	pidAt, tl0At, keyAt uint8
+}
+
+// describe reads a packet. dependency is its dependency descriptor or nil, dd
+// what those of its stream said so far.
+func (f format) describe(payload, dependency []byte, dd *dependencies, svc bool) (d descriptor) {
 	switch f {
 	case formatVP8:
-		d, ok := parseVP8(payload)
-		return ok && d.keyframe
+		d = orNothing(parseVP8(payload))
 	case formatVP9:
-		return keyframeVP9(payload)
+		d = orNothing(parseVP9(payload, svc))
 	case formatH264:
-		return keyframeH264(payload)
+		d.keyframe = keyframeH264(payload)
+		d.begins = true
 	case formatAV1:
-		return keyframeAV1(payload)
+		d.keyframe = keyframeAV1(payload)
+		d.begins = len(payload) > 0 && payload[0]&0x80 == 0
+	default:
+		d.keyframe, d.begins = len(payload) > 0, true
 	}
-	return true
+	if dependency != nil {
+		d.depend(f, dependency, dd, svc)
+	}
+	return d
 }
 
-// vp8 is a VP8 payload descriptor (RFC 7741 section 4.2):
-//
-//	|X|R|N|S|R| PID |  required
-//	|I|L|T|K|  RSV  |  if X
-//	|M| PictureID   |  if I; two bytes if M
-//	|   TL0PICIDX   |  if L
-//	|TID|Y| KEYIDX  |  if T or K
-type vp8 struct {
-	pid      uint16
-	tl0      uint8
-	pidAt    int // offset of PictureID, 0 if there is none
-	pidMask  uint16
-	tl0At    int // offset of TL0PICIDX, 0 if there is none
-	keyframe bool
+// orNothing forgets what was read before the descriptor turned out to be cut.
+func orNothing(d descriptor, ok bool) descriptor {
+	if !ok {
+		return descriptor{}
+	}
+	return d
 }
 
-func parseVP8(b []byte) (d vp8, ok bool) {
-	if len(b) < 1 {
-		return d, false
+// depend adds what the dependency descriptor says. Where the payload says it
+// too, for VP8 and VP9, the payload is believed: encoders fill it in with care,
+// and only the frame number is needed from here.
+func (d *descriptor) depend(f format, b []byte, dd *dependencies, svc bool) {
+	fr, ok := dd.parse(b)
+	d.frame = fr.number
+	if f == formatVP8 || f == formatVP9 {
+		return
 	}
-	at := 1
-	if b[0]&0x80 != 0 {
-		if at, ok = d.parseExtended(b); !ok {
-			return d, false
-		}
+	d.begins, d.ends = fr.begins, fr.ends
+	if f == formatAV1 {
+		d.keyframe = fr.structure && fr.begins && ok
 	}
-	if at > len(b) {
-		return d, false
+	if !ok {
+		return // forwarded to everyone: too much harms less than a hole
 	}
-	first := b[0]&0x10 != 0 && b[0]&0x07 == 0
-	// The frame's own header begins with the inverse key frame flag (RFC 6386 section 9.1).
-	d.keyframe = first && at < len(b) && b[at]&0x01 == 0
-	return d, true
+	d.temporal = min(fr.temporal, MaxTemporal-1)
+	if svc {
+		d.spatial = fr.spatial
+		d.up = fr.up
+	} else {
+		d.up[0] = fr.up[0]
+	}
 }
 
-// parseExtended returns the offset of the frame data.
-func (d *vp8) parseExtended(b []byte) (int, bool) {
-	if len(b) < 2 {
-		return 0, false
-	}
-	flags, at := b[1], 2
-	if flags&0x80 != 0 {
-		if at >= len(b) {
-			return 0, false
-		}
-		d.pidAt, d.pidMask, d.pid = at, 0x7f, uint16(b[at]&0x7f)
-		if b[at]&0x80 != 0 {
-			if at+1 >= len(b) {
-				return 0, false
-			}
-			d.pidMask, d.pid = 0x7fff, d.pid<<8|uint16(b[at+1])
-			at++
-		}
-		at++
-	}
-	if flags&0x40 != 0 {
-		if at >= len(b) {
-			return 0, false
-		}
-		d.tl0At, d.tl0 = at, b[at]
-		at++
-	}
-	if flags&0x30 != 0 {
-		at++
-	}
-	return at, true
-}
-
-// patch writes new numbers into b, which starts with the descriptor that d was
-// parsed from. The width of the picture id stays.
-func (d *vp8) patch(b []byte, pid uint16, tl0 uint8) {
+// patch writes new numbers into b, which starts with the payload that d was read
+// from. The width of the picture id stays.
+func (d *descriptor) patch(b []byte, n *numbers) {
 	if d.pidAt != 0 {
-		pid &= d.pidMask
+		pid := n.pid & d.pidMask
 		if d.pidMask == 0x7f {
 			b[d.pidAt] = byte(pid)
 		} else {
@@ -128,56 +126,9 @@ func (d *vp8) patch(b []byte, pid uint16, tl0 uint8) {
 		}
 	}
 	if d.tl0At != 0 {
-		b[d.tl0At] = tl0
+		b[d.tl0At] = n.tl0
 	}
-}
-
-// keyframeVP9 reads the descriptor of RFC 9628 section 4.2: not inter-predicted,
-// beginning of a frame, lowest spatial layer.
-func keyframeVP9(b []byte) bool {
-	const i, p, l, begin = 0x80, 0x40, 0x20, 0x08
-	if b[0]&p != 0 || b[0]&begin == 0 {
-		return false
+	if d.keyAt != 0 {
+		b[d.keyAt] = b[d.keyAt]&0xe0 | n.keyIdx&0x1f
 	}
-	if b[0]&l == 0 {
-		return true
-	}
-	at := 1
-	if b[0]&i != 0 {
-		if at >= len(b) {
-			return false
-		}
-		if b[at]&0x80 != 0 {
-			at++
-		}
-		at++
-	}
-	return at < len(b) && b[at]>>1&0x07 == 0
-}
-
-// keyframeH264 looks for a sequence parameter set (RFC 6184): browsers send one
-// in front of every IDR picture, and a decoder cannot start without it.
-func keyframeH264(b []byte) bool {
-	const sps, stapA, fuA = 7, 24, 28
-	switch b[0] & 0x1f {
-	case sps:
-		return true
-	case stapA:
-		for at := 1; at+2 < len(b); {
-			if b[at+2]&0x1f == sps {
-				return true
-			}
-			at += 2 + int(b[at])<<8 + int(b[at+1])
-		}
-	case fuA:
-		return len(b) > 1 && b[1]&0x80 != 0 && b[1]&0x1f == sps
-	}
-	return false
-}
-
-// keyframeAV1 reads the aggregation header of the AV1 RTP payload: N marks the
-// first packet of a coded video sequence, Z a continued fragment.
-func keyframeAV1(b []byte) bool {
-	const z, n = 0x80, 0x08
-	return b[0]&n != 0 && b[0]&z == 0
 }

@@ -5,17 +5,10 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/pion/rtcp"
 )
 
-const (
-	// reportInterval is the least often that a receiver gets a sender report.
-	reportInterval = time.Second
-	// resendBudget bounds the retransmissions between two ticks: about 10 Mbit/s.
-	// A receiver that loses more than that is not helped by more packets.
-	resendBudget = 100
-)
+// reportInterval is the least often that a receiver gets a sender report.
+const reportInterval = time.Second
 
 // DownConfig says who hears about a DownTrack.
 type DownConfig struct {
@@ -32,11 +25,18 @@ type Binding struct {
 	// sent again as they were.
 	RTXSSRC        uint32
 	RTXPayloadType uint8
-	Extensions     Extensions
-	MID            string // sent if Extensions has an id for it
-	// PlainOpus says that the receiver takes no redundancy (RFC 2198).
+	// Extensions are the ids that the receiver negotiated. TransportCC is used for
+	// streams with RTX only: without, a packet that is sent again could not get
+	// another stamp.
+	Extensions Extensions
+	MID        string // sent with the first packets if Extensions has an id for it
+	// PlainOpus says that the receiver takes no redundancy (RFC 2198): PayloadType
+	// is that of Opus.
 	PlainOpus bool
-	Writer    Writer
+	// OpusPayloadType is that of Opus where PayloadType is that of redundant audio.
+	// 0: blocks keep the publisher's.
+	OpusPayloadType uint8
+	Writer          Writer
 }
 
 // Limit is what the bandwidth allows: the highest layers, or nothing.
@@ -49,28 +49,36 @@ type Limit struct {
 // Unlimited is the Limit of a receiver that takes everything.
 var Unlimited = Limit{Spatial: MaxLayers - 1, Temporal: MaxTemporal - 1}
 
-// DownTrack is one receiver's copy of an UpTrack: it picks a layer and makes
-// one stream without joints of what the publisher sends.
+// DownTrack is one receiver's copy of an UpTrack: it picks layers and makes one
+// stream without joints of what the publisher sends.
 //
 // All methods may be called from any goroutine. Nothing is shared with other
 // receivers but the UpTrack's cache.
 type DownTrack struct {
-	up     *UpTrack // static, like report and the rate
+	up     *UpTrack // static, like report, rate and svc
 	report func(SenderReport, Out)
 	rate   uint32
+	svc    bool
 	wants  atomic.Uint32 // a LayerSet, written under mu
 
 	// Guarded by mu, which also puts the writes in order.
 	mu      sync.Mutex
 	bound   Binding
+	mid     []byte
+	ids     [carried]uint8 // of the receiver's header extensions
+	passes  uint8          // bit k: extension k is passed on
+	stamped bool           // packets have room for a transport-wide sequence number
+	max     Layer          // what the client shows
 	limit   Limit
-	max     Layer
-	target  Layer // the highest available layer up to max
+	desired Layer // the least of both
+	target  Layer // the highest available layer up to desired
 	paused  bool
 	closed  bool
 	live    bool // the stream follows the newest segment; if not it waits for a keyframe
 	m       munger
-	resends int
+	named   int64 // packets below this outgoing number have the MID
+	rejoin  int64 // packets up to this source number came from the cache already
+	again   again
 	sr      sentReport
 	stats   DownStats
 }
@@ -82,10 +90,17 @@ type sentReport struct {
 }
 
 // NewDownTrack returns a copy of up and adds it to up's sinks; Close removes it.
+// It waits for Bind.
 func NewDownTrack(up *UpTrack, cfg DownConfig) *DownTrack {
 	d := &DownTrack{
-		up: up, report: cfg.Report, rate: max(up.cfg.Codec.ClockRate, 1),
-		limit: Unlimited, max: MaxLayers - 1, resends: resendBudget,
+		up: up, report: cfg.Report, rate: max(up.cfg.Codec.ClockRate, 1), svc: up.cfg.SVC,
+		limit: Unlimited, max: MaxLayers - 1, again: again{budget: resendBudget},
+	}
+	d.m.closePIDs = up.format == formatVP8
+	d.m.segs = make([]segment, videoSegments)
+	if up.cfg.Kind == Audio {
+		d.max = 0
+		d.m.segs = make([]segment, audioSegments)
 	}
 	d.mu.Lock()
 	d.steer()
@@ -94,15 +109,22 @@ func NewDownTrack(up *UpTrack, cfg DownConfig) *DownTrack {
 	return d
 }
 
-// Bind says where the packets go once that is negotiated. A new SSRC begins at
-// the next keyframe.
+// Bind says where the packets go once that is negotiated. The stream begins
+// there at the next keyframe, or with those in the cache.
 func (d *DownTrack) Bind(b Binding) {
-	d.change(func() { d.bound, d.live = b, false })
-}
-
-// SetMaxLayer bounds the layer. If no layer so small exists, the smallest is sent.
-func (d *DownTrack) SetMaxLayer(l Layer) {
-	d.change(func() { d.max = min(l, MaxLayers-1) })
+	d.change(func() {
+		d.bound, d.live = b, false
+		d.mid = []byte(b.MID)
+		d.ids = b.Extensions.carried()
+		d.passes = 0
+		for k, id := range d.ids {
+			if id != 0 {
+				d.passes |= 1 << k
+			}
+		}
+		d.stamped = b.Extensions.TransportCC != 0 && b.RTXSSRC != 0
+		d.named = 0
+	})
 }
 
 // SetLimit bounds what is sent to what the bandwidth allows.
@@ -110,6 +132,16 @@ func (d *DownTrack) SetLimit(l Limit) {
 	d.change(func() {
 		d.limit = l
 		d.live = d.live && !l.Pause
+	})
+}
+
+// SetMaxLayer bounds the layer to what the client shows. If no layer so small
+// exists, the smallest is sent.
+func (d *DownTrack) SetMaxLayer(l Layer) {
+	d.change(func() {
+		if d.up.cfg.Kind == Video {
+			d.max = min(l, MaxLayers-1)
+		}
 	})
 }
 
@@ -147,7 +179,10 @@ func (d *DownTrack) settle() {
 	defer d.mu.Unlock()
 }
 
-// Wants implements Sink.
+// Wants implements Sink: what is sent, what is about to be, and what would be if
+// it were there, so that a publisher that stopped it starts it again. Nothing
+// while the receiver wants none. A mute changes nothing: after it the first
+// syllable must not wait for a subscription to travel.
 func (d *DownTrack) Wants() LayerSet { return LayerSet(d.wants.Load()) }
 
 func (d *DownTrack) idle() bool {
@@ -157,7 +192,8 @@ func (d *DownTrack) idle() bool {
 // steer chooses the target and what is wanted to get there. It reports whether
 // the latter changed.
 func (d *DownTrack) steer() bool {
-	allowed := LayerSet(1<<(min(d.max, d.limit.Spatial)+1) - 1)
+	d.desired = min(d.max, d.limit.Spatial, MaxLayers-1)
+	allowed := LayerSet(1<<(d.desired+1) - 1)
 	choice := d.up.Available()
 	switch {
 	case choice == 0:
@@ -172,110 +208,91 @@ func (d *DownTrack) steer() bool {
 	switch {
 	case d.idle():
 	case d.live:
-		wants = LayerSet(0).With(d.m.current().layer).With(d.target)
+		wants = LayerSet(0).With(d.sent()).With(d.target).With(d.desired)
 	default: // the first picture counts more than the best one
-		wants = choice
+		wants = choice.With(d.desired)
+	}
+	if d.svc && wants != 0 {
+		wants = 1<<bits.Len8(uint8(wants)) - 1 // each layer rests upon those below
 	}
 	return LayerSet(d.wants.Swap(uint32(wants))) != wants
 }
 
-// Offer implements Sink: choose, renumber, write.
-func (d *DownTrack) Offer(burst []Packet, out Out) {
-	changed := false
-	d.mu.Lock()
-	for i := range burst {
-		changed = d.offer(&burst[i], out) || changed
+// sent returns the layer that the receiver gets, if it gets any.
+func (d *DownTrack) sent() Layer {
+	switch {
+	case d.m.count == 0:
+		return 0
+	case d.svc:
+		return Layer(min(d.m.current().c.spatial, MaxLayers-1))
 	}
-	d.mu.Unlock()
-	if changed {
-		d.up.WantsChanged()
-	}
+	return d.m.current().layer
 }
 
-func (d *DownTrack) offer(p *Packet, out Out) (wantsChanged bool) {
-	if d.idle() {
-		return false
+// stream returns the stream that carries the target.
+func (d *DownTrack) stream() Layer {
+	if d.svc {
+		return 0
 	}
-	var desc vp8
-	if d.up.format == formatVP8 {
-		desc, _ = parseVP8(p.Payload)
-	}
-	if !d.live || !d.m.follows(p) {
-		if !d.joins(p) {
-			return false
-		}
-		d.begin(p, &desc)
-		wantsChanged = d.steer()
-	}
-	if n, ok := d.m.take(p, &desc); ok {
-		d.send(p.Marker, p.Payload, n, &desc, out)
-	}
-	return wantsChanged
+	return d.target
 }
 
-// joins reports whether the stream may go on with this packet: a keyframe (any
-// packet of a codec that has none) of the layer that is wanted, or of any while
-// there is no picture yet.
-func (d *DownTrack) joins(p *Packet) bool {
-	if d.live && p.Layer == d.m.current().layer {
-		d.live = false // its numbering began anew
+// want returns the ceiling within that stream.
+func (d *DownTrack) want() ceiling {
+	if d.svc {
+		return ceiling{uint8(d.target), d.limit.Temporal}
 	}
-	return p.Keyframe && (!d.live || p.Layer == d.target) && d.Wants().Has(p.Layer)
+	return ceiling{0, d.limit.Temporal}
 }
 
-func (d *DownTrack) begin(p *Packet, desc *vp8) {
-	from, known := d.clock(p)
-	if d.m.count > 0 && d.m.current().layer != p.Layer {
-		d.stats.Switches++
-	}
-	d.m.begin(p, desc, d.m.offset(p, d.rate, from, known))
-	d.live = true
-	d.sr.at = time.Time{} // the clock may have moved: report at the next tick
-}
-
-// clock returns the timestamp offset that continues the outgoing clock: within
-// a layer the old one, between layers the one that the sender reports of both
-// give (they share the publisher's wall clock).
-func (d *DownTrack) clock(p *Packet) (offset uint32, known bool) {
-	if d.m.count == 0 {
-		return 0, false
-	}
-	old := d.m.current()
-	if old.layer == p.Layer {
-		return old.ts, true
-	}
-	a, b := d.up.lastReport(old.layer), d.up.lastReport(p.Layer)
-	if a == nil || b == nil {
-		return 0, false
-	}
-	ticks := float64(int64(b.NTP-a.NTP)) / (1 << 32) * float64(d.rate)
-	return a.RTP + uint32(int64(ticks)) - b.RTP + old.ts, true
-}
-
-func (d *DownTrack) send(marker bool, payload []byte, n numbers, desc *vp8, out Out) {
-	rtp := out.Reserve(headerSize + len(payload))
-	putHeader(rtp, marker, d.bound.PayloadType, n.seq, n.ts, d.bound.SSRC)
-	copy(rtp[headerSize:], payload)
-	desc.patch(rtp[headerSize:], n.pid, n.tl0)
-	if err := d.bound.Writer.Write(out, rtp, 0); err != nil {
-		d.stats.WriteErrors++
-		return
-	}
-	d.stats.Packets++
-	d.stats.Bytes += uint64(len(payload))
+// waiting reports whether only a keyframe brings the stream to its target.
+func (d *DownTrack) waiting() bool {
+	return !d.idle() && (!d.live || d.sent() < d.target || d.m.current().layer != d.stream())
 }
 
 // Report implements Sink: the receiver gets reports from Tick, made of the
 // newest that the UpTrack has.
 func (d *DownTrack) Report(Layer, SenderReport) {}
 
+// Tick is called by the owner about every 100 ms: it follows the layers that
+// come and go, starts the stream from the cache if it can, and asks for the
+// keyframe that a switch waits for until it comes.
+func (d *DownTrack) Tick(now time.Time, out Out) {
+	d.mu.Lock()
+	d.again.budget = resendBudget
+	changed := d.steer()
+	if !d.live && !d.idle() && d.up.cfg.Kind == Video {
+		changed = d.restart(now, out) || changed
+	}
+	waiting, stream := d.waiting(), d.stream()
+	sr, due := d.dueReport(now)
+	d.mu.Unlock()
+	if changed {
+		d.up.WantsChanged()
+	}
+	if waiting {
+		d.up.RequestKeyframe(stream, now)
+	}
+	if due && d.report != nil {
+		d.report(sr, out)
+	}
+}
+
+func (d *DownTrack) dueReport(now time.Time) (SenderReport, bool) {
+	if !d.live || d.idle() || now.Sub(d.sr.at) < reportInterval {
+		return SenderReport{}, false
+	}
+	sr := d.up.lastReport(d.m.current().layer)
+	if sr == nil {
+		return SenderReport{}, false
+	}
+	return d.convert(*sr, now), true
+}
+
 // convert puts a sender report on the outgoing clock, carried forward to now.
 // The publisher's wall clock stays: its camera and microphone share it, which
 // is what keeps lips and voice together.
-func (d *DownTrack) convert(l Layer, sr SenderReport, now time.Time) (SenderReport, bool) {
-	if d.idle() || !d.live || d.m.current().layer != l {
-		return sr, false
-	}
+func (d *DownTrack) convert(sr SenderReport, now time.Time) SenderReport {
 	elapsed := max(now.Sub(sr.Arrival), 0)
 	sr.NTP += uint64(elapsed.Seconds() * (1 << 32))
 	sr.RTP += d.m.current().ts + uint32(int64(elapsed.Seconds()*float64(d.rate)))
@@ -283,141 +300,32 @@ func (d *DownTrack) convert(l Layer, sr SenderReport, now time.Time) (SenderRepo
 	sr.Octets = uint32(d.stats.Bytes)
 	sr.Arrival = now
 	d.sr = sentReport{middle: uint32(sr.NTP >> 16), at: now}
-	return sr, true
+	return sr
 }
 
-// Tick is called by the owner about every 100 ms: it follows the layers that
-// come and go, and asks for the keyframe that a switch waits for until it comes.
-func (d *DownTrack) Tick(now time.Time, out Out) {
+// Demand is what the allocator must know of a stream.
+type Demand struct {
+	Max      Layer // what the client shows
+	Rates    Rates
+	Screen   bool
+	Idle     bool // takes nothing: not bound yet, paused by the client, muted
+	Spatial  Layer
+	Temporal uint8
+	Live     bool // Spatial and Temporal are sent now
+}
+
+// Demand returns what the stream would take.
+func (d *DownTrack) Demand(now time.Time) Demand {
+	rates := d.up.Rates(now)
 	d.mu.Lock()
-	d.resends = resendBudget
-	changed := d.steer()
-	waiting, target := d.waiting(), d.target
-	sr, due := d.dueReport(now)
-	d.mu.Unlock()
-	if changed {
-		d.up.WantsChanged()
+	defer d.mu.Unlock()
+	m := Demand{
+		Max: d.max, Rates: rates, Screen: d.up.cfg.Screen,
+		Idle: d.closed || d.paused || d.bound.Writer == nil || d.up.Muted(),
+		Live: d.live, Spatial: d.sent(),
 	}
-	if waiting {
-		d.up.RequestKeyframe(target, now)
+	if d.m.count > 0 {
+		m.Temporal = d.m.current().c.temporal
 	}
-	if due && d.report != nil {
-		d.report(sr, out)
-	}
-}
-
-func (d *DownTrack) waiting() bool {
-	return !d.idle() && (!d.live || d.m.current().layer != d.target)
-}
-
-func (d *DownTrack) dueReport(now time.Time) (SenderReport, bool) {
-	if !d.live || now.Sub(d.sr.at) < reportInterval {
-		return SenderReport{}, false
-	}
-	l := d.m.current().layer
-	sr := d.up.lastReport(l)
-	if sr == nil {
-		return SenderReport{}, false
-	}
-	return d.convert(l, *sr, now)
-}
-
-// HandleRTCP takes the receiver's feedback. Reports about other streams are
-// passed over.
-func (d *DownTrack) HandleRTCP(pkts []rtcp.Packet, now time.Time, out Out) {
-	d.mu.Lock()
-	keyframe := false
-	for _, pkt := range pkts {
-		keyframe = d.handle(pkt, now, out) || keyframe
-	}
-	layer := d.target
-	if d.live {
-		layer = d.m.current().layer
-	}
-	keyframe = keyframe && !d.idle()
-	d.mu.Unlock()
-	if keyframe {
-		d.up.RequestKeyframe(layer, now)
-	}
-}
-
-// handle reports whether the receiver needs a keyframe.
-func (d *DownTrack) handle(pkt rtcp.Packet, now time.Time, out Out) (keyframe bool) {
-	switch pkt := pkt.(type) {
-	case *rtcp.TransportLayerNack:
-		if pkt.MediaSSRC == d.bound.SSRC {
-			d.resendAll(pkt.Nacks, out)
-		}
-	case *rtcp.PictureLossIndication:
-		keyframe = pkt.MediaSSRC == d.bound.SSRC
-	case *rtcp.FullIntraRequest:
-		for _, e := range pkt.FIR {
-			keyframe = keyframe || e.SSRC == d.bound.SSRC
-		}
-	case *rtcp.ReceiverReport:
-		d.received(pkt.Reports, now)
-	case *rtcp.SenderReport:
-		d.received(pkt.Reports, now)
-	}
-	if keyframe {
-		d.stats.KeyframeRequests++
-	}
-	return keyframe
-}
-
-func (d *DownTrack) resendAll(pairs []rtcp.NackPair, out Out) {
-	for _, pair := range pairs {
-		mask := uint32(pair.LostPackets)<<1 | 1
-		for i := uint16(0); mask != 0; i, mask = i+1, mask>>1 {
-			if mask&1 != 0 {
-				d.resend(pair.PacketID+i, out)
-			}
-		}
-	}
-}
-
-// packets lends room for a packet from the cache.
-var packets = sync.Pool{New: func() any { return new([maxRTP]byte) }}
-
-// resend writes a packet again, from the UpTrack's cache.
-func (d *DownTrack) resend(seq uint16, out Out) {
-	d.stats.Nacks++
-	s, ext, ok := d.m.source(seq)
-	if !ok || d.idle() || d.resends == 0 {
-		return
-	}
-	src := packets.Get().(*[maxRTP]byte)
-	defer packets.Put(src)
-	size, ok := d.up.cached(s.layer, s.epoch, ext, src[:])
-	if !ok {
-		return
-	}
-	h, err := parseHeader(src[:size])
-	if err != nil {
-		return
-	}
-	d.resends--
-	d.stats.Resent++
-	payload := src[h.start:h.end]
-	var desc vp8
-	if d.up.format == formatVP8 {
-		desc, _ = parseVP8(payload)
-	}
-	d.send(h.marker, payload, s.numbers(s.number(ext), h.ts, &desc), &desc, out)
-}
-
-func (d *DownTrack) received(reports []rtcp.ReceptionReport, now time.Time) {
-	for _, r := range reports {
-		if r.SSRC != d.bound.SSRC {
-			continue
-		}
-		d.stats.FractionLost = float64(r.FractionLost) / 256
-		d.stats.Lost = r.TotalLost
-		d.stats.Jitter = time.Duration(float64(r.Jitter) / float64(d.rate) * float64(time.Second))
-		if r.LastSenderReport == 0 || r.LastSenderReport != d.sr.middle {
-			continue
-		}
-		held := time.Duration(float64(r.Delay) / (1 << 16) * float64(time.Second))
-		d.stats.RTT = max(now.Sub(d.sr.at)-held, 0)
-	}
+	return m
 }

@@ -40,7 +40,7 @@ func TestSwitchWaitsForTheKeyframe(t *testing.T) {
 	if n := len(c.asked); n < 2 || n > 4 {
 		t.Errorf("asked for %d keyframes in 1.5 s, want one each half second", n)
 	}
-	if want := LayerSet(0b11); d.Wants() != want {
+	if want := LayerSet(0b111); d.Wants() != want { // 2 is wished for, should it come
 		t.Errorf("wants %b while waiting, want %b", d.Wants(), want)
 	}
 	c.key[1] = true
@@ -48,7 +48,7 @@ func TestSwitchWaitsForTheKeyframe(t *testing.T) {
 	if got := d.Stats(); got.Layer != 1 {
 		t.Errorf("layer %d after the keyframe, want 1", got.Layer)
 	}
-	if want := LayerSet(0b10); d.Wants() != want {
+	if want := LayerSet(0b110); d.Wants() != want {
 		t.Errorf("wants %b after the switch, want %b", d.Wants(), want)
 	}
 }
@@ -201,7 +201,7 @@ func TestNackIsBounded(t *testing.T) {
 	c := newCamera(1)
 	r := &receiver{t: t}
 	d := r.follow(c.up)
-	c.run(30, d)
+	c.run(300, d)
 	r.got = nil
 	flood := &rtcp.TransportLayerNack{MediaSSRC: 7}
 	for i := range 4096 {
@@ -327,12 +327,12 @@ func TestUnboundDownTrackWantsNothing(t *testing.T) {
 	d.Bind(Binding{SSRC: 7, PayloadType: 96, Writer: r})
 	d.Tick(c.now, &Scratch{})
 	c.run(5, d)
-	if len(r.got) != 5 || !r.got[0].keyframe {
-		t.Errorf("%d packets after binding, want 5 that begin with a keyframe", len(r.got))
+	if len(r.got) != 10 || !r.got[0].keyframe {
+		t.Errorf("%d packets after binding, want 5 that begin with a keyframe, from the cache, and 5", len(r.got))
 	}
 	d.Close()
 	c.run(5, d)
-	if len(r.got) != 5 || c.up.Stats().Sinks != 0 {
+	if len(r.got) != 10 || c.up.Stats().Sinks != 0 {
 		t.Error("closed DownTrack still gets packets")
 	}
 }

@@ -5,13 +5,12 @@ import (
 	"errors"
 )
 
-// headerSize is the fixed part of an RTP header, and all of it that leaves in
-// a DownTrack's packets.
+// headerSize is the fixed part of an RTP header.
 const headerSize = 12
 
 // maxRTP is the largest RTP packet that is carried, in bytes. Browsers stay
 // under 1200, an Ethernet frame holds 1472; larger ones come from nobody we
-// serve, and every DownTrack keeps a buffer of this size.
+// serve.
 const maxRTP = 1600
 
 var (
@@ -97,8 +96,8 @@ func payloadEnd(raw []byte, start int) (int, error) {
 	return len(raw) - padding, nil
 }
 
-// putHeader writes a header without CSRCs, extensions and padding: the receiver
-// negotiated none of them, and padding belongs to the publisher's hop.
+// putHeader writes a header without CSRCs, extensions and padding: CSRCs are
+// nobody's, and padding belongs to the publisher's hop.
 func putHeader(b []byte, marker bool, pt uint8, seq uint16, ts, ssrc uint32) {
 	b[0] = 2 << 6
 	b[1] = pt & 0x7f

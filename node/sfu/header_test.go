@@ -65,7 +65,7 @@ func TestKeyframes(t *testing.T) {
 		{"VP8 cut picture id", "video/VP8", []byte{0x90, 0x80, 0x80}, false},
 		{"VP8 descriptor alone", "video/VP8", []byte{0x90, 0x80, 0x01}, false},
 		{"VP9 key", "video/VP9", []byte{0x08}, true},
-		{"VP9 key, layer 0", "video/VP9", []byte{0xa8, 0x81, 0x02, 0x00}, true},
+		{"VP9 key, layer 0", "video/VP9", []byte{0xa8, 0x81, 0x02, 0x00, 0x00}, true},
 		{"VP9 upper layer", "video/VP9", []byte{0xa8, 0x01, 0x02}, false},
 		{"VP9 delta", "video/VP9", []byte{0x48}, false},
 		{"VP9 not a beginning", "video/VP9", []byte{0x80, 0x01}, false},
@@ -83,7 +83,7 @@ func TestKeyframes(t *testing.T) {
 		{"nothing", "audio/opus", nil, false},
 	} {
 		f := formatOf(Codec{MimeType: test.mime})
-		if got := f.keyframe(test.payload); got != test.want {
+		if got := f.describe(test.payload, nil, nil, false).keyframe; got != test.want {
 			t.Errorf("%s: keyframe is %v, want %v", test.name, got, test.want)
 		}
 	}

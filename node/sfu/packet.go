@@ -28,11 +28,11 @@ func (k Kind) String() string {
 	return "video"
 }
 
-// Layer is a simulcast layer, 0 the smallest picture. Audio and single-layer
-// video use layer 0.
+// Layer is a size of the picture, 0 the smallest: a simulcast layer, or a
+// spatial layer of SVC. Audio and single-layer video use layer 0.
 type Layer uint8
 
-// MaxLayers bounds the simulcast layers of a track (LiveKit clients send up to three).
+// MaxLayers bounds the layers of a track (LiveKit clients send up to three).
 const MaxLayers = 3
 
 // MaxTemporal bounds the temporal layers of a layer: what lies above counts as
@@ -60,17 +60,33 @@ type Codec struct {
 // that points into it are valid only during the call that passes the packet;
 // who keeps it copies it.
 type Packet struct {
-	Layer    Layer
+	Layer    Layer  // the stream: the simulcast layer, 0 for SVC
+	Spatial  Layer  // the size: Layer for simulcast, the spatial layer for SVC
+	Temporal uint8  // the temporal layer, 0 the slowest
 	Raw      []byte // the whole RTP packet as it arrived from the publisher (no SRTP, padding kept)
 	Payload  []byte // inside Raw, without header, extensions and padding
+	Type     uint8  // payload type
 	Seq      uint16
 	TS       uint32 // RTP timestamp, in units of the codec's clock rate
 	Marker   bool
-	Keyframe bool // this packet starts a keyframe of its layer
+	Keyframe bool // this packet starts a keyframe of its stream
 	Arrival  time.Time
 
-	ext   int64  // Seq without the wrap, counted by the UpTrack
-	epoch uint32 // changes when the layer's numbering starts anew: other SSRC, jump, end of a mute
+	desc     descriptor
+	elements elements
+	start    uint16 // the payload's place in Raw
+	epoch    uint32 // changes when the stream's numbering starts anew: other SSRC, jump, end of a mute
+	ext      int64  // Seq without the wrap, counted by the UpTrack
+}
+
+// Level is the audio level that the publisher's packet states (RFC 6464): 0 for
+// the loudest to 127 for silence, in -dBov. voice is the voice activity flag.
+func (p *Packet) Level() (level uint8, voice, ok bool) {
+	if p.elements.has&(1<<extLevel) == 0 {
+		return 127, false, false
+	}
+	b := p.elements.at[extLevel].of(p.Raw)
+	return b[0] & 0x7f, b[0]&0x80 != 0, true
 }
 
 // SenderReport is the part of an RTCP sender report (RFC 3550 section 6.4.1)

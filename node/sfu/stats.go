@@ -27,12 +27,16 @@ type DownStats struct {
 	Packets, Bytes   uint64 // sent; bytes of payload (RFC 3550 section 6.4.1)
 	WriteErrors      uint64
 	Nacks, Resent    uint64 // packets asked for again, and sent again
+	Replayed         uint64 // packets that began a stream from the cache
+	Padding          uint64 // bytes sent to find out what the path carries
 	KeyframeRequests uint64
 	Switches         uint64
 	Layer            Layer // sent now, if Live
 	Target           Layer // wanted
 	Live             bool
-	Paused           bool
+	Temporal         uint8
+	Paused           bool    // by the client
+	Limited          bool    // paused for want of bandwidth
 	FractionLost     float64 // 0 to 1
 	Lost             uint32  // packets, in all
 	Jitter, RTT      time.Duration
@@ -61,9 +65,10 @@ func (d *DownTrack) Stats() DownStats {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s := d.stats
-	s.Target, s.Live, s.Paused = d.target, d.live, d.paused
+	s.Target, s.Live, s.Paused, s.Limited = d.target, d.live, d.paused, d.limit.Pause
+	s.Layer = d.sent()
 	if d.m.count > 0 {
-		s.Layer = d.m.current().layer
+		s.Temporal = d.m.current().c.temporal
 	}
 	return s
 }

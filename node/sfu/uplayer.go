@@ -10,8 +10,8 @@ import (
 // taken for a restart (RFC 3550 appendix A.1).
 const maxDropout = 3000
 
-// upLayer is one layer of an UpTrack. Layers share nothing, so that the read
-// loops of three simulcast streams do not wait for each other.
+// upLayer is one stream of an UpTrack: a simulcast layer, or everything. Streams
+// share nothing, so that the readers of three do not wait for each other.
 type upLayer struct {
 	cache    packetCache
 	cacheLen int // static
@@ -26,10 +26,10 @@ type upLayer struct {
 	highest int64 // extended sequence number
 	odd     int32 // the sequence number that would confirm a restart, or -1
 	restart bool  // the next packet begins a new epoch
+	deps    dependencies
 
 	// Written by the ingest, read by everyone.
 	epoch  atomic.Uint32
-	last   atomic.Int64 // arrival of the newest packet, Unix nanoseconds
 	report atomic.Pointer[SenderReport]
 	ask    keyframeAsk
 	count  layerCounters
@@ -39,58 +39,79 @@ type layerCounters struct {
 	packets, bytes, keyframes, stale, restarts, muted atomic.Uint64
 }
 
-// accept numbers a packet and keeps it in the cache. It reports false for a
-// duplicate, a packet that is too late, and one whose number jumps.
-func (u *upLayer) accept(h header, raw []byte) (ext int64, ok bool) {
-	if !u.started || u.restart || h.ssrc != u.ssrc {
-		return u.begin(h, raw), true
+// number extends a packet's sequence number and says in which epoch it counts. It
+// reports false for a duplicate, a packet that is too late, and one whose number
+// jumps.
+func (u *upLayer) number(p *Packet, ssrc uint32) bool {
+	if !u.started || u.restart || ssrc != u.ssrc {
+		u.begin(p, ssrc)
+		return true
 	}
-	ahead := int64(int16(h.seq - uint16(u.highest)))
+	ahead := int64(int16(p.Seq - uint16(u.highest)))
 	if ahead > maxDropout || ahead <= -int64(u.cacheLen) {
-		if u.odd == int32(h.seq) {
-			return u.begin(h, raw), true
+		if u.odd == int32(p.Seq) {
+			u.begin(p, ssrc)
+			return true
 		}
-		u.odd = int32(h.seq + 1)
-		return 0, false
+		u.odd = int32(p.Seq + 1)
+		return false
 	}
 	u.odd = -1
-	ext = u.highest + ahead
-	if !u.cache.put(u.cacheLen, u.epoch.Load(), ext, raw) {
-		return 0, false
+	p.ext, p.epoch = u.highest+ahead, u.epoch.Load()
+	if u.cache.stale(p.epoch, p.ext) {
+		return false
 	}
-	u.highest = max(u.highest, ext)
-	return ext, true
+	u.highest = max(u.highest, p.ext)
+	return true
 }
 
 // begin starts a new epoch with the packet.
-func (u *upLayer) begin(h header, raw []byte) int64 {
+func (u *upLayer) begin(p *Packet, ssrc uint32) {
 	if u.started {
 		u.count.restarts.Add(1)
 	}
-	u.started, u.restart, u.ssrc, u.odd = true, false, h.ssrc, -1
-	u.highest = 1<<16 + int64(h.seq) // room for packets from before the first
-	u.cache.put(u.cacheLen, u.epoch.Add(1), u.highest, raw)
-	return u.highest
+	u.started, u.restart, u.ssrc, u.odd = true, false, ssrc, -1
+	u.highest = 1<<16 + int64(p.Seq) // room for packets from before the first
+	p.ext, p.epoch = u.highest, u.epoch.Add(1)
 }
 
-// add puts a packet into the burst that the sinks see.
-func (u *upLayer) add(l Layer, f format, h header, ext int64, in Inbound) {
-	payload := in.Raw[h.start:h.end]
-	p := Packet{
-		Layer: l, Raw: in.Raw, Payload: payload,
-		Seq: h.seq, TS: h.ts, Marker: h.marker,
-		Keyframe: f.keyframe(payload),
-		Arrival:  in.Arrival,
-		ext:      ext, epoch: u.epoch.Load(),
+// next returns room for a packet in the burst.
+func (u *upLayer) next() *Packet {
+	if len(u.burst) == cap(u.burst) {
+		u.burst = append(u.burst, Packet{})
+	} else {
+		u.burst = u.burst[:len(u.burst)+1]
 	}
-	u.burst = append(u.burst, p)
+	return &u.burst[len(u.burst)-1]
+}
+
+// add reads what is left to be read of a packet, and keeps it.
+func (u *upLayer) add(p *Packet, t *UpTrack) {
+	p.elements = findElements(p.Raw, &t.ids)
+	var dependency []byte
+	if s := p.elements.at[extDependency]; s.len >= ddFixed {
+		dependency = s.of(p.Raw)
+	} else {
+		p.elements.has &^= 1 << extDependency
+	}
+	if t.format == formatRED && !t.plainOpus(p.Type) {
+		if _, ok := redPrimary(p.Payload); !ok {
+			p.Payload = nil // to receivers it is a packet of nothing
+		}
+	}
+	p.desc = t.format.describe(p.Payload, dependency, &u.deps, t.cfg.SVC)
+	p.Keyframe, p.Temporal = p.desc.keyframe, p.desc.temporal
+	p.Spatial = p.Layer
+	if t.cfg.SVC {
+		p.Spatial = min(Layer(p.desc.spatial), MaxLayers-1)
+	}
+	u.cache.put(u.cacheLen, p)
 	u.count.packets.Add(1)
-	u.count.bytes.Add(uint64(len(in.Raw)))
+	u.count.bytes.Add(uint64(len(p.Raw)))
 	if p.Keyframe {
 		u.ask.answered()
 		u.count.keyframes.Add(1)
 	}
-	u.last.Store(in.Arrival.UnixNano())
 }
 
 // stop makes the next packet begin a new epoch, and returns when no packet is

@@ -22,6 +22,9 @@ type UpTrackConfig struct {
 	Relayed bool
 	// Extensions are the header extensions that the publisher negotiated.
 	Extensions Extensions
+	// REDPayloadType is that of redundant audio (RFC 2198) in the publisher's
+	// packets of such a track; those of another type are plain Opus. 0: all are.
+	REDPayloadType uint8
 	// SVC says that one stream carries all the spatial layers.
 	SVC bool
 	// Screen says that the picture is of a screen, which goes before cameras.
@@ -35,8 +38,9 @@ type UpTrackConfig struct {
 // that is held while one of its packets goes through the sinks; t.mu guards the
 // list of sinks and the callbacks and is never held while a callback runs.
 type UpTrack struct {
-	cfg    UpTrackConfig // static, like format
+	cfg    UpTrackConfig // static, like format and ids
 	format format
+	ids    [carried]uint8 // of the header extensions
 	layers [MaxLayers]upLayer
 
 	sinks     atomic.Pointer[fanout] // immutable, replaced under mu
@@ -45,7 +49,11 @@ type UpTrack struct {
 	malformed atomic.Uint64
 	requester atomic.Pointer[func(Layer)]
 
+	meter meter
+
 	mu          sync.Mutex
+	rates       history
+	told        Rates // of a relayed track
 	onAvailable teller
 	onWanted    teller
 }
@@ -59,7 +67,7 @@ type fanout struct {
 
 // NewUpTrack returns a track without sinks.
 func NewUpTrack(cfg UpTrackConfig) *UpTrack {
-	t := &UpTrack{cfg: cfg, format: formatOf(cfg.Codec)}
+	t := &UpTrack{cfg: cfg, format: formatOf(cfg.Codec), ids: cfg.Extensions.carried()}
 	for i := range t.layers {
 		t.layers[i].cacheLen = videoCache
 		if cfg.Kind == Audio {
@@ -82,57 +90,74 @@ func (t *UpTrack) Codec() Codec { return t.cfg.Codec }
 // Relayed reports whether the track comes from another node.
 func (t *UpTrack) Relayed() bool { return t.cfg.Relayed }
 
-// Ingest takes RTP packets of a layer in the order of their arrival: cache, then
-// each sink that wants the layer, which sends through out. A packet that cannot
-// be read, a duplicate and one that is too late are counted and dropped.
+// Ingest takes RTP packets of one stream in the order of their arrival: l is its
+// simulcast layer, 0 if there is one stream. Cache, then each sink that wants the
+// layer, which sends through out. A packet that cannot be read, a duplicate and
+// one that is too late are counted and dropped.
 func (t *UpTrack) Ingest(l Layer, burst []Inbound, out Out) {
 	if !t.carries(l) {
 		t.malformed.Add(uint64(len(burst)))
 		return
 	}
-	if t.forward(l, burst, out) && !t.cfg.Relayed && !t.Available().Has(l) {
-		t.changeAvailable(func(s LayerSet) LayerSet { return s.With(l) })
+	if found := t.forward(l, burst, out); found&^t.Available() != 0 && !t.cfg.Relayed {
+		t.changeAvailable(func(s LayerSet) LayerSet { return s | found })
 	}
 }
 
+// carries reports whether there is a stream l: one of SVC has all layers.
 func (t *UpTrack) carries(l Layer) bool {
-	return l < MaxLayers && (l == 0 || t.cfg.Kind == Video)
+	return l == 0 || l < MaxLayers && t.cfg.Kind == Video && !t.cfg.SVC
 }
 
-// forward reports whether there was anything in the burst.
-func (t *UpTrack) forward(l Layer, burst []Inbound, out Out) bool {
+// forward returns the layers that the packets are of.
+func (t *UpTrack) forward(l Layer, burst []Inbound, out Out) (found LayerSet) {
 	u := &t.layers[l]
 	u.ingest.Lock()
 	defer u.ingest.Unlock()
 	if t.muted.Load() {
 		u.count.muted.Add(uint64(len(burst)))
-		return true
+		return LayerSet(0).With(l)
 	}
 	u.burst = u.burst[:0]
-	for _, in := range burst {
-		t.take(u, l, in)
+	for i := range burst {
+		if p := u.next(); t.take(u, p, l, &burst[i]) {
+			found = found.With(p.Spatial)
+		} else {
+			u.burst = u.burst[:len(u.burst)-1]
+		}
 	}
 	if len(u.burst) == 0 {
-		return false
+		return 0
 	}
 	for _, s := range t.sinks.Load().byLayer[l] {
 		s.Offer(u.burst, out)
 	}
-	return true
+	return found
 }
 
-func (t *UpTrack) take(u *upLayer, l Layer, in Inbound) {
+// plainOpus reports whether a packet of a track of redundant audio has none.
+func (t *UpTrack) plainOpus(pt uint8) bool {
+	return t.cfg.REDPayloadType != 0 && pt != t.cfg.REDPayloadType
+}
+
+// take reads a packet into p.
+func (t *UpTrack) take(u *upLayer, p *Packet, l Layer, in *Inbound) bool {
 	h, err := parseHeader(in.Raw)
 	if err != nil {
 		t.malformed.Add(1)
-		return
+		return false
 	}
-	ext, ok := u.accept(h, in.Raw)
-	if !ok {
+	*p = Packet{
+		Layer: l, Raw: in.Raw, Payload: in.Raw[h.start:h.end], start: uint16(h.start),
+		Type: h.pt, Seq: h.seq, TS: h.ts, Marker: h.marker, Arrival: in.Arrival,
+	}
+	if !u.number(p, h.ssrc) {
 		u.count.stale.Add(1)
-		return
+		return false
 	}
-	u.add(l, t.format, h, ext, in)
+	u.add(p, t)
+	t.meter.note(p)
+	return true
 }
 
 // Report takes a sender report of a layer and hands it to every sink.
@@ -177,7 +202,7 @@ func (t *UpTrack) changeSinks(edit func([]Sink) []Sink) {
 		wants := s.Wants()
 		next.wanted |= wants
 		for l := range next.byLayer {
-			if wants.Has(Layer(l)) {
+			if wants.Has(Layer(l)) || t.cfg.SVC && l == 0 && wants != 0 {
 				next.byLayer[l] = append(next.byLayer[l], s)
 			}
 		}
@@ -210,17 +235,31 @@ func (t *UpTrack) Cached(l Layer, seq uint16, buf []byte) (n int, ok bool) {
 	return u.cache.find(u.epoch.Load(), seq, buf)
 }
 
-func (t *UpTrack) cached(l Layer, epoch uint32, ext int64, buf []byte) (n int, ok bool) {
+// cached returns a packet of a stream; its bytes go to buf.
+func (t *UpTrack) cached(l Layer, epoch uint32, ext int64, buf []byte) (p Packet, ok bool) {
 	if t.muted.Load() {
-		return 0, false
+		return p, false
 	}
 	return t.layers[l].cache.get(epoch, ext, buf)
+}
+
+// replay says whether a receiver can be started with the packets in the cache,
+// and from which on.
+func (t *UpTrack) replay(l Layer, now time.Time) (keyStart, bool) {
+	if t.muted.Load() {
+		return keyStart{}, false
+	}
+	u := &t.layers[l]
+	return u.cache.replay(u.epoch.Load(), now)
 }
 
 // RequestKeyframe asks the publisher for a keyframe of a layer. Requests are
 // merged: one in keyframeInterval passes, those between are made good by Tick
 // unless a keyframe came meanwhile.
 func (t *UpTrack) RequestKeyframe(l Layer, now time.Time) {
+	if t.cfg.SVC {
+		l = 0 // one stream
+	}
 	if t.cfg.Kind != Video || l >= MaxLayers || t.muted.Load() {
 		return
 	}
@@ -243,7 +282,7 @@ func (t *UpTrack) SetMuted(muted bool) {
 	}
 	for i := range t.layers {
 		t.layers[i].stop()
-		t.layers[i].ask.pending.Store(!muted && t.Wanted().Has(Layer(i)))
+		t.layers[i].ask.pending.Store(!muted && t.Wanted().Has(Layer(i)) && t.carries(Layer(i)))
 	}
 	for _, s := range t.sinks.Load().all {
 		if d, ok := s.(*DownTrack); ok {
@@ -285,6 +324,7 @@ func (t *UpTrack) changeAvailable(edit func(LayerSet) LayerSet) {
 
 // Tick is called by the owner about every 100 ms.
 func (t *UpTrack) Tick(now time.Time) {
+	t.sample(now)
 	if !t.cfg.Relayed && !t.muted.Load() {
 		t.dropStalled()
 	}
@@ -296,16 +336,7 @@ func (t *UpTrack) Tick(now time.Time) {
 }
 
 func (t *UpTrack) dropStalled() {
-	var newest int64
-	for l := range t.layers {
-		newest = max(newest, t.layers[l].last.Load())
-	}
-	var live LayerSet
-	for l := range t.layers {
-		if newest-t.layers[l].last.Load() < int64(stallAfter) {
-			live = live.With(Layer(l))
-		}
-	}
+	live := t.meter.live()
 	if have := t.Available(); have&live != have {
 		t.changeAvailable(func(s LayerSet) LayerSet { return s & live })
 	}

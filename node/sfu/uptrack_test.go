@@ -299,7 +299,7 @@ func (h *holdup) write([]byte) error {
 // TestMuteWaitsForTheWriter holds a writer up and mutes meanwhile: the mute may
 // not be acknowledged before the packet has left.
 func TestMuteWaitsForTheWriter(t *testing.T) {
-	nack := []rtcp.Packet{&rtcp.TransportLayerNack{MediaSSRC: 7, Nacks: []rtcp.NackPair{{PacketID: newSource(0).seq}}}}
+	nack := []rtcp.Packet{&rtcp.TransportLayerNack{MediaSSRC: 7, Nacks: []rtcp.NackPair{{PacketID: newSource(0).seq & 0x7fff}}}}
 	for name, test := range map[string]func(*camera, *holdup) (send func()){
 		"packet to an attendee": func(c *camera, h *holdup) func() {
 			h.follow(c.up)
