@@ -185,7 +185,8 @@ func (s *sender) start() {
 	s.stream = stream
 	s.down.Bind(sfu.Binding{
 		SSRC: b.SSRC, PayloadType: b.PayloadType, RTXSSRC: b.RTXSSRC, RTXPayloadType: b.RTXPayloadType,
-		Extensions: mediaExtensions(b.Extensions), MID: b.MID, PlainOpus: b.PlainOpus, Writer: s,
+		Extensions: mediaExtensions(b.Extensions), MID: b.MID, PlainOpus: b.PlainOpus,
+		OpusPayloadType: b.OpusPayloadType, Writer: s,
 	})
 	out := s.p.s.engine.transport.Batch()
 	s.down.Tick(s.p.s.engine.now(), out) // ask for the first picture now

@@ -308,7 +308,7 @@ type Demand struct {
 	Max      Layer // what the client shows
 	Rates    Rates
 	Screen   bool
-	Idle     bool // takes nothing: not bound yet, paused by the client, muted
+	Paused   bool // takes nothing: not bound yet, paused by the client, muted
 	Spatial  Layer
 	Temporal uint8
 	Live     bool // Spatial and Temporal are sent now
@@ -321,8 +321,8 @@ func (d *DownTrack) Demand(now time.Time) Demand {
 	defer d.mu.Unlock()
 	m := Demand{
 		Max: d.max, Rates: rates, Screen: d.up.cfg.Screen,
-		Idle: d.closed || d.paused || d.bound.Writer == nil || d.up.Muted(),
-		Live: d.live, Spatial: d.sent(),
+		Paused: d.closed || d.paused || d.bound.Writer == nil || d.up.Muted(),
+		Live:   d.live, Spatial: d.sent(),
 	}
 	if d.m.count > 0 {
 		m.Temporal = d.m.current().c.temporal

@@ -113,9 +113,9 @@ func findElements(raw []byte, ids *[carried]uint8) (found elements) {
 	return found
 }
 
-// Extension returns the data of a header extension, inside raw, or nil. raw may
+// ExtensionValue returns the data of a header extension, inside raw, or nil. raw may
 // come from anybody.
-func Extension(raw []byte, id uint8) (data []byte) {
+func ExtensionValue(raw []byte, id uint8) (data []byte) {
 	if _, err := parseHeader(raw); err != nil || id == 0 {
 		return nil
 	}
