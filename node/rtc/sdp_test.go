@@ -20,8 +20,8 @@ func TestHostileSDPIsRefused(t *testing.T) {
 	for name, test := range map[string]struct{ sdp, want string }{
 		"empty":              {"", "no media section"},
 		"not SDP":            {"hello\r\nm=\r\n", "read SDP"},
-		"too long":           {strings.Repeat("x", 256<<10+1), "262145 bytes"},
-		"10,001 lines":       {someOffer + strings.Repeat("a=x\r\n", 10_000), "lines"},
+		"too long":           {strings.Repeat("x", 512<<10+1), "524289 bytes"},
+		"20,001 lines":       {someOffer + strings.Repeat("a=x\r\n", 20_000), "lines"},
 		"513 media sections": {someOffer + strings.Repeat("m=audio 9 x 0\r\n", 511), "513 media sections"},
 		"257 candidates":     {someOffer + strings.Repeat("a=candidate:1 1 udp 1 127.0.0.1 9 typ host\r\n", 257), "257 candidates"},
 		"no credentials":     {strings.ReplaceAll(someOffer, "a=ice-ufrag:abcd\r\n", ""), "take offer"},

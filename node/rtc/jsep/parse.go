@@ -11,12 +11,12 @@ import (
 	"github.com/pion/sdp/v3"
 )
 
-// Bounds of a description from a client. A meeting of 500 with two tracks each
-// stays under them when its sections are used again; parsing and answering cost
-// time that grows faster than the description.
+// Bounds of a description from a client. An answer of Chromium's to an offer that
+// fills all sections, half of them with video, has 420 KB and 12,000 lines; the
+// dearest description within these bounds is read in 50 ms.
 const (
-	maxBytes      = 256 << 10
-	maxLines      = 10_000
+	maxBytes      = 512 << 10
+	maxLines      = 20_000
 	maxSections   = 512
 	maxCandidates = 256
 	// maxToken bounds what we repeat in every answer, in bytes: mids, RIDs, ufrags.

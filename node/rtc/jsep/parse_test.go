@@ -45,8 +45,8 @@ func TestHostileDescriptionsAreRefused(t *testing.T) {
 	for name, test := range map[string]struct{ sdp, want string }{
 		"empty":               {"", "no media section"},
 		"not SDP":             {"hello\r\nm=\r\n", "read SDP"},
-		"too long":            {strings.Repeat("x", maxBytes+1), "262145 bytes"},
-		"10,001 lines":        {good + strings.Repeat("a=x\r\n", maxLines), "lines"},
+		"too long":            {strings.Repeat("x", maxBytes+1), "524289 bytes"},
+		"too many lines":      {good + strings.Repeat("a=x\r\n", maxLines), "lines"},
 		"514 media sections":  {good + strings.Repeat("m=audio 9 x 0\r\n", maxSections), "514 media sections"},
 		"257 candidates":      {good + strings.Repeat("a=candidate:1 1 udp 1 127.0.0.1 9 typ host\r\n", 257), "257 candidates"},
 		"no credentials":      {strings.ReplaceAll(good, "a=ice-ufrag:them\r\n", ""), "ice-ufrag"},
