@@ -42,8 +42,8 @@ const (
 	// maxHold bounds the hold after raises that had to be taken back.
 	maxHold = 8 * time.Second
 
-	// regret is how soon after a raise a fall counts as the raise's fault, and
-	// how long without one forgets earlier faults, in multiples of the hold.
+	// regret is how soon after a raise a fall counts as the raise's fault; then the
+	// hold doubles. forget is how long without such a fall makes it short again.
 	regret, forget = 5 * time.Second, 30 * time.Second
 )
 

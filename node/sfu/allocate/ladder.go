@@ -73,18 +73,17 @@ func (t *track) climb(w *Want) {
 	}
 	best := true // the best resolution that is there
 	for s := min(int(w.Max), MaxSpatial-1); s >= 0; s-- {
-		frames := temporals(&w.Rates[s])
+		frames, count := temporals(&w.Rates[s])
 		from := 0
 		if !w.Screen && s > 0 {
-			from = max(frames-2, 0)
+			from = max(count-2, 0)
 		}
-		for k := frames - 1; k >= from; k-- {
-			if w.Screen && !best && k > 0 {
-				continue
+		for k := count - 1; k >= from; k-- {
+			if !w.Screen || best || k == 0 {
+				add(s, frames[k])
 			}
-			add(s, k)
 		}
-		best = best && frames == 0
+		best = best && count == 0
 	}
 	for i := range n {
 		t.steps[i] = down[n-1-i]
@@ -92,14 +91,23 @@ func (t *track) climb(w *Want) {
 	t.n = n
 }
 
-// temporals counts the temporal layers of which a rate is known.
-func temporals(rates *[MaxTemporal]float64) int {
-	for t := MaxTemporal; t > 0; t-- {
-		if r := rates[t-1]; r > 0 && !math.IsInf(r, 1) {
-			return t
+// temporals lists the temporal layers that make a difference, the slowest first.
+// Of several that cost the same the last counts: rates are cumulative, and a
+// stream that has fewer layers has nothing in the upper ones.
+func temporals(rates *[MaxTemporal]float64) (layers [MaxTemporal]int, n int) {
+	last := 0.0
+	for t, r := range rates {
+		if !(r > 0) || math.IsInf(r, 1) {
+			continue
 		}
+		if n > 0 && r <= last {
+			layers[n-1] = t
+			continue
+		}
+		layers[n], last = t, r
+		n++
 	}
-	return 0
+	return layers, n
 }
 
 // find returns the step of what is held: the same layers, or the better that are

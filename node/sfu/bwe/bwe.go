@@ -256,10 +256,7 @@ func (e *Estimator) conclude(at time.Duration) {
 	e.prove(acked, at)
 	switch e.state {
 	case Overuse:
-		if !e.probe.stirs(at, e.rtt, e.path.queue()) {
-			e.fall(at)
-		}
-		e.grownAt = at
+		e.fall(at)
 	case Underuse:
 		if e.path.foreign {
 			e.grow(acked, at)

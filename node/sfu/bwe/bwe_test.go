@@ -268,6 +268,9 @@ func TestLongerWay(t *testing.T) {
 			}
 		}
 		s.run(20 * time.Second)
+		if f := s.between(7*time.Second, 15*time.Second); told && f.least < 900e3 {
+			t.Errorf("what was sent on the old path counts on the new one: %+v", f)
+		}
 		if f := s.between(15*time.Second, 25*time.Second); f.use < 0.7 || f.p95 > 250*msec {
 			t.Errorf("on the longer way, told %v: %+v", told, f)
 			s.print(t, 4)

@@ -40,8 +40,6 @@ const (
 	probeGap, probeBackoff, backoffMost = 100 * time.Millisecond, time.Second, 4 * time.Second
 	// doubt is how long after a success a fall shows that it was none.
 	doubt = 1500 * time.Millisecond
-	// stirTime and stirQueue: how long and by how much a cluster delays.
-	stirTime, stirQueue = 100 * time.Millisecond, 120 * time.Millisecond
 	// afterFall of the estimate nothing is probed: the queue has to drain.
 	afterFall = time.Second
 	// calmQueue is the longest queue beside which is probed.
@@ -202,12 +200,6 @@ func (p *prober) disturbed(at time.Duration) {
 		p.doubtful = 0
 		p.fail(at)
 	}
-}
-
-// stirs reports whether the queue that is seen may be what the cluster itself
-// left: no reason to fall, unless it is longer than a cluster can make it.
-func (p *prober) stirs(at, rtt, queue time.Duration) bool {
-	return p.bytes > 0 && at-p.lastSent < rtt+stirTime && queue < stirQueue
 }
 
 // expire fails a cluster of which nobody tells.
