@@ -185,10 +185,27 @@ func (p *Participant) serve(ctx context.Context) (err error) {
 	defer p.room.post(func() { p.room.doDepart(p) })
 	defer p.pending.close()
 	defer close(p.gone)
-	if err := p.session.StartSubscriber(); err != nil {
+	p.session.Together(func() { err = p.begin() })
+	if err != nil {
 		return fmt.Errorf("join: %w", err)
 	}
 	return p.run(ctx)
+}
+
+// begin makes the connection that sends to the client, with what the room has for
+// it so far.
+func (p *Participant) begin() error {
+	if err := p.session.StartSubscriber(); err != nil {
+		return err
+	}
+	for {
+		select {
+		case f := <-p.inbox:
+			f()
+		default:
+			return nil
+		}
+	}
 }
 
 func (p *Participant) run(ctx context.Context) error {

@@ -97,9 +97,11 @@ func subscriptionError(id sfu.TrackID, e livekit.SubscriptionError) *livekit.Sig
 // room would overflow the inbox of somebody who has just joined.
 func (p *Participant) subscribe(list ...subscription) {
 	p.post(func() {
-		for _, s := range list {
-			p.doSubscribe(s)
-		}
+		p.session.Together(func() {
+			for _, s := range list {
+				p.doSubscribe(s)
+			}
+		})
 	})
 }
 

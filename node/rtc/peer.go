@@ -99,16 +99,16 @@ func (p *peer) change() {
 // run negotiates until the connection closes.
 func (p *peer) run() {
 	defer p.tasks.Done()
-	timer := time.NewTimer(probeEvery)
-	defer timer.Stop()
+	probe := time.NewTimer(probeEvery)
+	defer probe.Stop()
 	for {
 		select {
 		case <-p.done:
 			return
 		case <-p.wake:
 			p.negotiate()
-		case <-timer.C:
-			p.probe(timer)
+		case <-probe.C:
+			p.probe(probe)
 		}
 	}
 }
@@ -131,6 +131,9 @@ func (p *peer) probe(timer *time.Timer) {
 
 // negotiate tells the client what changed: by an offer, or by asking for one.
 func (p *peer) negotiate() {
+	if p.s.holding() {
+		return // Together wakes it
+	}
 	if p.target == TargetPublisher {
 		p.askSections()
 		return

@@ -104,6 +104,7 @@ type Session struct {
 	mu     sync.Mutex // guards the connections while they are made
 	pub    *peer
 	sub    *peer // the same as pub where there is one connection
+	held   int   // calls of Together under way
 	closed bool
 }
 
@@ -205,6 +206,34 @@ func (s *Session) Answer(sdp string, id uint32) error {
 		return fmt.Errorf("take answer of subscriber: %w", err)
 	}
 	return nil
+}
+
+// Together puts all that f changes into one negotiation: somebody who joins gets
+// everything with the first offer, not a round trip later.
+func (s *Session) Together(f func()) {
+	s.hold(1)
+	defer s.hold(-1)
+	f()
+}
+
+func (s *Session) hold(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held += n
+	if s.held > 0 {
+		return
+	}
+	for _, p := range []*peer{s.pub, s.sub} {
+		if p != nil {
+			p.wakeUp()
+		}
+	}
+}
+
+func (s *Session) holding() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.held > 0
 }
 
 // Subscription is a track that a client is to receive.

@@ -528,3 +528,28 @@ func TestClosedSessionRefuses(t *testing.T) {
 		t.Error("published on a closed session")
 	}
 }
+
+// Somebody who joins gets everything with the first offer: a second round would
+// cost a round trip before the first picture.
+func TestFirstOfferHasEverything(t *testing.T) {
+	bob := newClient(t, newTestEngine(t))
+	bob.hold = true
+	bob.session.Together(func() { subscribeTo(t, bob, 10) })
+	if got := countLines(wait(t, bob.held, "the first offer"), "m=audio"); got != 10 {
+		t.Errorf("the first offer has %d audio sections, want 10", got)
+	}
+}
+
+func subscribeTo(t *testing.T, c *client, n int) {
+	t.Helper()
+	if err := c.session.StartSubscriber(); err != nil {
+		t.Fatal(err)
+	}
+	for i := range n {
+		up := sfu.NewUpTrack(sfu.UpTrackConfig{Kind: sfu.Audio, Codec: sfu.Codec{MimeType: webrtc.MimeTypeOpus, ClockRate: 48000, Channels: 2}})
+		id := fmt.Sprintf("TR_%d", i)
+		if _, err := c.session.Subscribe(Subscription{Up: up, StreamID: "PA_a|" + id, TrackID: id}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
