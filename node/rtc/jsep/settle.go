@@ -67,8 +67,8 @@ func (s *state) connect(d *description) (restarted bool, err error) {
 
 // bind gives a section's sender its numbers and tells them if they are new.
 func (p *Peer) bind(s *section, c *Change) {
-	if s.snd == nil || s.snd.refused {
-		return
+	if s.snd == nil || s.snd.refused || s.snd.bound.Unsupported && p.role == offers {
+		return // the client was asked once
 	}
 	at := *s.snd
 	if !s.rejected && !s.taken.dir.receives() {
