@@ -26,8 +26,6 @@ import (
 	"cmp"
 	"math"
 	"time"
-
-	"github.com/pion/rtcp"
 )
 
 // Config bounds an Estimator. Rates are bit/s.
@@ -118,7 +116,8 @@ type Estimator struct {
 	trend    trend
 	loss     lossControl
 	probe    prober
-	recent   []arrival // of the feedback at hand; reused
+	report   report    // the feedback at hand
+	recent   []arrival // what is new in it; reused
 	demand   float64
 	rtt      time.Duration
 	path     delays
@@ -191,15 +190,9 @@ func (e *Estimator) Sent(seq uint16, bytes int, now time.Time) {
 	e.history.add(seq, uint16(bytes), at, e.probe.sent(bytes, at))
 }
 
-// Feedback takes a transport-wide feedback packet as it was parsed. What cannot
-// be is ignored and counted.
-func (e *Estimator) Feedback(fb *rtcp.TransportLayerCC, now time.Time) {
-	at := e.at(now)
-	if fb == nil {
-		e.ignored.Malformed++
-		return
-	}
-	if !e.read(fb, at) {
+// learn takes e.report.
+func (e *Estimator) learn(at time.Duration) {
+	if !e.read(&e.report, at) {
 		return
 	}
 	e.transcc = true

@@ -1,9 +1,9 @@
 package bwe
 
 import (
-	"encoding/binary"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -41,7 +41,7 @@ func anyFeedback(rng *rand.Rand, near uint16) *rtcp.TransportLayerCC {
 		if rng.IntN(2) == 0 {
 			c := &rtcp.RunLengthChunk{PacketStatusSymbol: uint16(rng.IntN(4)), RunLength: uint16(rng.IntN(60))}
 			fb.PacketChunks = append(fb.PacketChunks, c)
-			if hasDelta(c.PacketStatusSymbol) {
+			if delayed(c.PacketStatusSymbol) {
 				need += min(int(c.RunLength), left)
 				for range min(int(c.RunLength), left) {
 					fb.RecvDeltas = append(fb.RecvDeltas, anyDelta(rng, c.PacketStatusSymbol))
@@ -54,7 +54,7 @@ func anyFeedback(rng *rand.Rand, near uint16) *rtcp.TransportLayerCC {
 		for range 1 + rng.IntN(14) {
 			symbol := uint16(rng.IntN(4))
 			c.SymbolList = append(c.SymbolList, symbol)
-			if left > 0 && hasDelta(symbol) {
+			if left > 0 && delayed(symbol) {
 				fb.RecvDeltas = append(fb.RecvDeltas, anyDelta(rng, symbol))
 			}
 			left--
@@ -114,7 +114,7 @@ func TestAnything(t *testing.T) {
 	}
 }
 
-// FuzzFeedback: any bytes that the library takes for feedback.
+// FuzzFeedback: any bytes as a compound packet, beside what the library makes of them.
 func FuzzFeedback(f *testing.F) {
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		e, now := New(Config{}), simEpoch
@@ -123,22 +123,100 @@ func FuzzFeedback(f *testing.F) {
 			e.Sent(seq-100, 1000, now)
 		}
 		var fb rtcp.TransportLayerCC
-		if fb.Unmarshal(raw) != nil {
-			return
+		var ours, theirs report
+		if fb.Unmarshal(raw) == nil && !fb.Header.Padding && theirs.convert(&fb) {
+			size := 4 * (int(fb.Header.Length) + 1)
+			if !ours.parse(raw[:size]) || ours.base != theirs.base || ours.reference != theirs.reference || !slices.Equal(ours.statuses, theirs.statuses) {
+				t.Fatalf("%x\n%+v, the library says\n%+v", raw, ours, theirs)
+			}
 		}
-		for i := range uint16(20) {
+		for range 20 {
 			now = now.Add(50 * time.Millisecond)
-			e.Feedback(&fb, now)
+			if rest := e.Compound(slices.Clone(raw), now); len(rest) > len(raw) {
+				t.Fatalf("%d bytes left of %d", len(rest), len(raw))
+			}
 			e.Tick(now)
 			e.Probe(now)
 			check(t, e)
-			if len(e.recent) > historySize {
-				t.Fatalf("%d packets of one feedback", len(e.recent))
+			if len(e.recent) > historySize || len(e.report.statuses) > historySize {
+				t.Fatalf("%d packets of one feedback", len(e.report.statuses))
 			}
-			fb.BaseSequenceNumber += i
-			fb.ReferenceTime += binary.BigEndian.Uint32(append(raw[:4:4], 0)[:4]) >> 20
+			if len(raw) > 18 {
+				raw[13] += 3 // the next packets, a little later
+				raw[18]++
+			}
 		}
 	})
+}
+
+// TestCompound: feedback is taken, the rest is left as it was.
+func TestCompound(t *testing.T) {
+	report, bye := []byte{0x80, 201, 0, 1, 0, 0, 0, 1}, []byte{0x81, 203, 0, 1, 0, 0, 0, 1}
+	cut := []byte{0x8f, 205, 0, 99, 1, 2, 3, 4}
+	tests := []struct {
+		name      string
+		in        [][]byte
+		left      [][]byte
+		malformed uint64
+		believed  bool
+	}{
+		{"feedback alone", [][]byte{good(1)}, nil, 0, true},
+		{"between others", [][]byte{report, good(1), bye, good(4)}, [][]byte{report, bye}, 0, true},
+		{"none", [][]byte{report, bye}, [][]byte{report, bye}, 0, false},
+		{"cut at the end", [][]byte{report, good(1), cut}, [][]byte{report, cut}, 0, true},
+		{"nothing", nil, nil, 0, false},
+		{"three bytes", [][]byte{{0x8f, 205, 0}}, [][]byte{{0x8f, 205, 0}}, 0, false},
+		{"another version", [][]byte{{0x4f, 205, 0, 0}}, [][]byte{{0x4f, 205, 0, 0}}, 0, false},
+		{"no room for a header", [][]byte{{0x8f, 205, 0, 0}, bye}, [][]byte{bye}, 1, false},
+		{"more packets than are remembered", [][]byte{claims(65535)}, nil, 1, false},
+		{"more packets than deltas", [][]byte{claims(2000)}, nil, 1, false},
+		{"padding longer than the packet", [][]byte{padded(200)}, nil, 1, false},
+		{"padding of nothing", [][]byte{padded(0)}, nil, 1, false},
+		{"padded", [][]byte{padded(2)}, nil, 0, true},
+	}
+	for _, tt := range tests {
+		s := newSender(Config{})
+		s.seq = 0
+		s.second(1e6)
+		left := s.e.Compound(slices.Concat(tt.in...), s.now)
+		if !slices.Equal(left, slices.Concat(tt.left...)) || s.e.ignored.Malformed != tt.malformed || s.e.transcc != tt.believed {
+			t.Errorf("%s: left %x, %+v, believed %v", tt.name, left, s.e.ignored, s.e.transcc)
+		}
+	}
+	e, raw := New(Config{}), claims(2000)
+	e.Sent(1, 1, simEpoch)
+	e.Compound(raw, simEpoch)
+	if n := testing.AllocsPerRun(100, func() { e.Compound(raw, simEpoch) }); n != 0 {
+		t.Errorf("%v allocations for a packet that claims 2000", n)
+	}
+}
+
+// good reports three packets from base on; claims reports n, and has no deltas.
+func good(base byte) []byte {
+	return []byte{0x8f, 205, 0, 6, 0, 0, 0, 1, 0, 0, 0, 2, 0, base, 0, 3, 0, 0, 9, 1, 0x20, 3, 4, 4, 4, 0, 0, 0}
+}
+
+func claims(n uint16) []byte {
+	raw := []byte{0x8f, 205, 0, 9, 0, 0, 0, 1, 0, 0, 0, 2, 0, 1, byte(n >> 8), byte(n), 0, 0, 9, 1}
+	for range 10 {
+		raw = append(raw, 0x3f, 0xff)
+	}
+	return raw
+}
+
+func padded(n byte) []byte {
+	raw := good(1)
+	raw[0] |= 0x20
+	raw[len(raw)-1] = n
+	return raw
+}
+
+func BenchmarkClaims(b *testing.B) {
+	e, raw := New(Config{}), claims(2000)
+	e.Sent(1, 1, simEpoch)
+	for b.Loop() {
+		e.Compound(raw, simEpoch)
+	}
 }
 
 // TestHistory compares the ring with a map that never forgets.
@@ -236,4 +314,8 @@ func TestArrivalClock(t *testing.T) {
 			t.Fatalf("after a leap: %v", got)
 		}
 	}
+}
+
+func delayed(symbol uint16) bool {
+	return symbol == rtcp.TypeTCCPacketReceivedSmallDelta || symbol == rtcp.TypeTCCPacketReceivedLargeDelta
 }

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/pion/interceptor/pkg/twcc"
-	"github.com/pion/rtcp"
 
 	"github.com/domicile/domicile/node/sfu/allocate"
 )
@@ -356,11 +355,8 @@ func (s *sim) feedback() {
 			continue
 		}
 		s.after(s.p.delay, func() {
-			pkts, err := rtcp.Unmarshal(raw)
-			if err == nil {
-				s.e.Feedback(pkts[0].(*rtcp.TransportLayerCC), s.now())
-				s.nextProbe = min(s.nextProbe, s.t)
-			}
+			s.e.Compound(raw, s.now())
+			s.nextProbe = min(s.nextProbe, s.t)
 		})
 	}
 }
