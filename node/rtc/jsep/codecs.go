@@ -95,6 +95,11 @@ func (c Codec) taken(red bool) bool {
 	return false
 }
 
+// stereo reports whether a client's Opus has, or wants, two channels that differ.
+func (c Codec) stereo() bool {
+	return fmtpOr(c.SDPFmtpLine, "stereo", "") == "1" || fmtpOr(c.SDPFmtpLine, "sprop-stereo", "") == "1"
+}
+
 // h264Profile names the profile of a profile-level-id (RFC 6184 section 8.1), or
 // returns "" for one that no browser decodes. Two spellings of constrained
 // baseline are one profile.

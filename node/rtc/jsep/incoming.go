@@ -74,10 +74,29 @@ func sendList(fields []string) string {
 
 // readStreams lists the SSRCs of a section (RFC 5576) without those that repair
 // others. An SSRC that another section has is theirs.
-func (r *reader) readStreams(attributes []sdp.Attribute) []Stream {
-	var order []uint32
-	rtx := make(map[uint32]uint32)
-	repairs := make(map[uint32]bool)
+func (r *reader) readStreams(attributes []sdp.Attribute) (streams []Stream) {
+	order, rtx, repairs := readGroups(attributes)
+	for _, a := range attributes {
+		number, _, _ := strings.Cut(a.Value, " ")
+		if n, err := strconv.ParseUint(number, 10, 32); a.Key == sdp.AttrKeySSRC && err == nil {
+			order = append(order, uint32(n))
+		}
+	}
+	for _, ssrc := range order {
+		s := Stream{ssrc, rtx[ssrc]}
+		if s.SSRC == 0 || repairs[s.SSRC] || r.ssrcs[s.SSRC] || r.ssrcs[s.RTX] || len(streams) == maxSSRCs {
+			continue
+		}
+		streams = append(streams, s)
+		r.ssrcs[s.SSRC] = true
+		r.ssrcs[s.RTX] = s.RTX != 0
+	}
+	return streams
+}
+
+// readGroups reads the order of simulcast layers and what repairs what.
+func readGroups(attributes []sdp.Attribute) (order []uint32, rtx map[uint32]uint32, repairs map[uint32]bool) {
+	rtx, repairs = make(map[uint32]uint32), make(map[uint32]bool)
 	for _, a := range attributes {
 		if a.Key != sdp.AttrKeySSRCGroup {
 			continue
@@ -92,24 +111,7 @@ func (r *reader) readStreams(attributes []sdp.Attribute) []Stream {
 			repairs[list[1]] = true
 		}
 	}
-	for _, a := range attributes {
-		number, _, _ := strings.Cut(a.Value, " ")
-		if n, err := strconv.ParseUint(number, 10, 32); a.Key == sdp.AttrKeySSRC && err == nil {
-			order = append(order, uint32(n))
-		}
-	}
-	var streams []Stream
-	for _, ssrc := range order {
-		if ssrc == 0 || repairs[ssrc] || r.ssrcs[ssrc] || r.ssrcs[rtx[ssrc]] || len(streams) == maxSSRCs {
-			continue
-		}
-		streams = append(streams, Stream{ssrc, rtx[ssrc]})
-		r.ssrcs[ssrc] = true
-		if rtx[ssrc] != 0 {
-			r.ssrcs[rtx[ssrc]] = true
-		}
-	}
-	return streams
+	return order, rtx, repairs
 }
 
 func ssrcGroup(value string) (semantics string, list []uint32) {
@@ -127,16 +129,32 @@ func ssrcGroup(value string) (semantics string, list []uint32) {
 	return fields[0], list
 }
 
-// msidOfSSRC reads "1234 msid:stream track", which old clients have instead of
-// a=msid.
-func msidOfSSRC(attributes []sdp.Attribute) (stream, track string) {
-	for _, a := range attributes {
-		f := strings.Fields(a.Value)
-		if a.Key == sdp.AttrKeySSRC && len(f) == 3 && strings.HasPrefix(f[1], "msid:") {
-			return cut(strings.TrimPrefix(f[1], "msid:")), cut(f[2])
+// readMSID reads "a=msid:stream track" (RFC 8830), or "a=ssrc:1234 msid:stream
+// track", which old clients have. What is no token is not told on.
+func readMSID(attributes []sdp.Attribute) (stream, track string) {
+	for _, key := range []string{sdp.AttrKeyMsid, sdp.AttrKeySSRC} {
+		for _, a := range attributes {
+			f := strings.Fields(a.Value)
+			if key == sdp.AttrKeySSRC && len(f) > 1 {
+				f = f[1:]
+				var ok bool
+				if f[0], ok = strings.CutPrefix(f[0], "msid:"); !ok {
+					continue
+				}
+			}
+			if a.Key == key && len(f) > 0 {
+				return tokenOr(f[0]), tokenOr(append(f, "")[1])
+			}
 		}
 	}
 	return "", ""
+}
+
+func tokenOr(s string) string {
+	if token(s) {
+		return s
+	}
+	return ""
 }
 
 // incoming makes of a section what it says of the client's track, nil for none.

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/pion/sdp/v3"
 )
@@ -89,6 +90,9 @@ func parse(raw string, red bool) (*description, error) {
 func measure(raw string) error {
 	if len(raw) > maxBytes {
 		return fmt.Errorf("read SDP: %d bytes, at most %d are taken", len(raw), maxBytes)
+	}
+	if !utf8.ValidString(raw) { // RFC 8866 section 4.5; protobufs would not carry our answer
+		return errors.New("read SDP: it is not UTF-8")
 	}
 	var lines, sections, candidates int
 	for line := range strings.Lines(raw) {
@@ -254,8 +258,8 @@ func readSCTP(m *sdp.MediaDescription, r *Remote) error {
 	return nil
 }
 
-// token reports whether something that we repeat is neither empty nor endless,
-// and cannot end its line or word.
+// token reports whether something that we repeat, here or to others, is neither
+// empty nor endless and has nothing but visible ASCII.
 func token(s string) bool {
-	return s != "" && len(s) <= maxToken && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r == 0x7f })
+	return s != "" && len(s) <= maxToken && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r >= 0x7f })
 }

@@ -51,6 +51,8 @@ func TestHostileDescriptionsAreRefused(t *testing.T) {
 		"257 candidates":      {good + strings.Repeat("a=candidate:1 1 udp 1 127.0.0.1 9 typ host\r\n", 257), "257 candidates"},
 		"no credentials":      {strings.ReplaceAll(good, "a=ice-ufrag:them\r\n", ""), "ice-ufrag"},
 		"endless password":    {strings.ReplaceAll(good, "a=ice-pwd:", "a=ice-pwd:"+strings.Repeat("x", 250)), "ice-pwd of 272"},
+		"not UTF-8":           {good + "a=x:\xff\r\n", "UTF-8"},
+		"other ufrags":        {strings.ReplaceAll(good, "a=ice-ufrag:", "a=ice-ufrag:é"), "ice-ufrag"},
 		"blank in the ufrag":  {strings.ReplaceAll(good, "a=ice-ufrag:", "a=ice-ufrag:a b"), "ice-ufrag"},
 		"no fingerprint":      {strings.ReplaceAll(good, "a=fingerprint", "a=finger"), "no fingerprint"},
 		"strange setup":       {strings.ReplaceAll(good, "actpass", "holdconn"), "holdconn"},
@@ -242,7 +244,8 @@ func TestStreams(t *testing.T) {
 func TestTrackNames(t *testing.T) {
 	for line, want := range map[string]string{
 		"a=msid:stream track": "stream track", "a=msid:- track": "- track", "a=msid:stream": "stream ", "a=x": " ",
-		"a=ssrc:5 msid:stream track": "stream track",
+		"a=ssrc:5 msid:stream track": "stream track", "a=ssrc:5 cname:x y": " ", "a=msid:é träck": " ",
+		"a=msid:s " + strings.Repeat("x", 300): "s ",
 	} {
 		in, _ := incomingOf(t, publish("video", vp8Lines, line))
 		if got := in.StreamID + " " + in.TrackID; got != want {

@@ -51,7 +51,8 @@ type Config struct {
 	Data bool
 	// MaxMessage is the largest data message the node takes, in bytes. 0: 64 KiB.
 	MaxMessage uint32
-	// RED takes and offers redundant audio (RFC 2198) beside Opus.
+	// RED takes and offers redundant audio (RFC 2198) beside Opus. A browser sends
+	// it where Prefer asks for "audio/red".
 	RED bool
 	// FreshSections keeps media sections from being used a second time, for
 	// clients made with pion, as LiveKit's Go SDK is: they hear nothing on a
@@ -71,7 +72,8 @@ type Sender struct {
 	Key  Key
 	Kind Kind
 	// StreamID is "owner|stream"; in a media section that had another track
-	// before, the track's own id takes the place of the stream.
+	// before, and for a stream that an SDP cannot name, the track's own id takes
+	// the place of the stream.
 	StreamID string
 	TrackID  string
 	// Codec is what the track's packets are in.
@@ -217,8 +219,8 @@ func (p *Peer) AddSender(s Sender) error {
 	switch {
 	case s.Kind != Audio && s.Kind != Video:
 		return fmt.Errorf("add sender %q: kind %d", s.Key, s.Kind)
-	case !token(s.StreamID) || !token(s.TrackID):
-		return fmt.Errorf("add sender %q: stream %q and track %q: want tokens of 1 to %d characters", s.Key, s.StreamID, s.TrackID, maxToken)
+	case !token(cname(s.StreamID)) || !token(s.TrackID):
+		return fmt.Errorf("add sender %q: stream %q, track %q: want words of 1 to %d characters", s.Key, s.StreamID, s.TrackID, maxToken)
 	case p.wished(s.Key):
 		return fmt.Errorf("add sender %q: there is one already", s.Key)
 	case !p.room():
@@ -238,7 +240,8 @@ func (p *Peer) RemoveSender(k Key) bool {
 
 // Prefer asks the client to send a track (by the track id of its msid) in a
 // codec, as far as it offers that one: it comes first in the answers from now on.
-// An empty MIME type leaves the choice to the client again.
+// An empty MIME type leaves the choice to the client again, as does the track's
+// end.
 func (p *Peer) Prefer(trackID, mime string) error {
 	if mime == "" {
 		delete(p.prefers, trackID)
@@ -391,7 +394,7 @@ func (p *Peer) place(s *section, want Sender) {
 	if want.Kind == Video {
 		at.rtx = p.newSSRC()
 	}
-	if s.used {
+	if s.used || !token(want.StreamID) {
 		at.streamID = ownStream(want.StreamID, want.TrackID)
 	}
 	s.snd, s.used = at, true

@@ -73,6 +73,11 @@ func TestStreamOfASectionUsedAgain(t *testing.T) {
 	if _, o := exchange(t, p); !strings.Contains(o, "a=msid:PA_a|TR_b TR_b\r\n") {
 		t.Errorf("a browser calls this track TR_a, clients know it by its stream alone:\n%s", o)
 	}
+	s.Key, s.TrackID, s.StreamID = "c", "TR_c", "PA_a|my stream"
+	add(t, p, s)
+	if _, o := exchange(t, p); !strings.Contains(o, "a=msid:PA_a|TR_c TR_c\r\n") {
+		t.Errorf("a stream with a blank in its name:\n%s", o)
+	}
 }
 
 func TestSendersAreBounded(t *testing.T) {
@@ -93,7 +98,7 @@ func TestSendersAreBounded(t *testing.T) {
 	if c, _ = exchange(t, p); len(c.Bound) != 1 || c.Bound[0].MID != "8" {
 		t.Errorf("bound %+v", c.Bound)
 	}
-	for _, bad := range []Sender{sender("more", opusCodec), {Key: "x", Kind: data}, {Key: "x", StreamID: "a b", TrackID: "c"}, {Key: "x", StreamID: "a", TrackID: "c\r\n"}} {
+	for _, bad := range []Sender{sender("more", opusCodec), {Key: "x", Kind: data}, {Key: "x", StreamID: "a b|s", TrackID: "c"}, {Key: "x", StreamID: "a", TrackID: "c\r\n"}} {
 		if err := p.AddSender(bad); err == nil {
 			t.Errorf("%+v was added", bad)
 		}

@@ -60,26 +60,7 @@ func kindOf(m *sdp.MediaDescription) Kind {
 // leaves out, as RFC 8866 section 5.13 has it.
 func (r *reader) readMedia(m *sdp.MediaDescription, sec *media) {
 	sec.formats, sec.stereo = readFormats(sec.kind, m, r.red)
-	for _, a := range m.Attributes {
-		switch a.Key {
-		case "sendrecv":
-			sec.dir = sends | receives
-		case "sendonly":
-			sec.dir = sends
-		case "recvonly":
-			sec.dir = receives
-		case "inactive":
-			sec.dir = 0
-		case sdp.AttrKeyRTCPRsize:
-			sec.rsize = true
-		case sdp.AttrKeyExtMapAllowMixed:
-			sec.mixed = true
-		case sdp.AttrKeyMsid:
-			if f := strings.Fields(a.Value); sec.stream == "" && len(f) > 0 {
-				sec.stream, sec.track = cut(f[0]), cut(append(f, "")[1])
-			}
-		}
-	}
+	sec.readProperties(m.Attributes)
 	for _, a := range m.Attributes {
 		if a.Key == sdp.AttrKeyExtMap {
 			r.ids.take(a.Value, sec.mixed, &sec.ext)
@@ -89,16 +70,30 @@ func (r *reader) readMedia(m *sdp.MediaDescription, sec *media) {
 	if !sec.dir.sends() {
 		return
 	}
+	sec.stream, sec.track = readMSID(m.Attributes)
 	if sec.rids, sec.simulcast = readRIDs(m.Attributes); len(sec.rids) == 0 {
 		sec.streams = r.readStreams(m.Attributes)
 	}
-	if sec.stream == "" {
-		sec.stream, sec.track = msidOfSSRC(m.Attributes)
-	}
 }
 
-// cut bounds an id that is told on.
-func cut(id string) string { return id[:min(len(id), maxToken)] }
+func (m *media) readProperties(attributes []sdp.Attribute) {
+	for _, a := range attributes {
+		switch a.Key {
+		case "sendrecv":
+			m.dir = sends | receives
+		case "sendonly":
+			m.dir = sends
+		case "recvonly":
+			m.dir = receives
+		case "inactive":
+			m.dir = 0
+		case sdp.AttrKeyRTCPRsize:
+			m.rsize = true
+		case sdp.AttrKeyExtMapAllowMixed:
+			m.mixed = true
+		}
+	}
+}
 
 // rtpFormat is what the lines of a section say of one payload type.
 type rtpFormat struct {
@@ -112,34 +107,46 @@ type rtpFormat struct {
 // readFormats returns the formats that we carry, in the order of the m= line.
 func readFormats(k Kind, m *sdp.MediaDescription, red bool) (formats []Format, stereo bool) {
 	all := describeFormats(m)
-	rtx := make(map[uint8]uint8) // payload type → that of its retransmissions
-	for _, f := range m.MediaName.Formats {
-		pt, ok := payloadType(f)
+	rtx := repairFormats(m, all)
+	seen := make(map[uint8]bool)
+	for _, number := range m.MediaName.Formats {
+		pt, ok := payloadType(number)
+		d := all[pt]
+		if !ok || d == nil || seen[pt] {
+			continue
+		}
+		seen[pt] = true
+		if c := d.codec(k); c.taken(red) {
+			stereo = stereo || c.MimeType == mimeOpus && c.stereo()
+			formats = append(formats, Format{PayloadType: pt, RTX: rtx[pt], Codec: c, Feedback: d.fb.forKind(k)})
+		}
+	}
+	return onePacketization(redundant(formats)), stereo
+}
+
+// repairFormats finds the payload type of each format's retransmissions (RFC 4588).
+func repairFormats(m *sdp.MediaDescription, all map[uint8]*rtpFormat) map[uint8]uint8 {
+	rtx := make(map[uint8]uint8)
+	for _, number := range m.MediaName.Formats {
+		pt, ok := payloadType(number)
 		if d := all[pt]; ok && d != nil && strings.EqualFold(d.name, "rtx") {
 			if apt, ok := payloadType(fmtpOr(d.fmtp, "apt", "")); ok && rtx[apt] == 0 {
 				rtx[apt] = pt
 			}
 		}
 	}
-	seen := make(map[uint8]bool)
-	for _, f := range m.MediaName.Formats {
-		pt, ok := payloadType(f)
-		d := all[pt]
-		if !ok || d == nil || seen[pt] {
-			continue
+	return rtx
+}
+
+// codec is the codec of a format, without a MIME type if it is none of ours.
+func (f *rtpFormat) codec(k Kind) Codec {
+	c := Codec{MimeType: canonical(k, f.name, f.rate), ClockRate: f.rate, SDPFmtpLine: f.fmtp}
+	if k == Audio {
+		if c.Channels = f.channels; f.channels != 2 { // RFC 7587 section 7
+			c.MimeType = ""
 		}
-		seen[pt] = true
-		c := Codec{MimeType: canonical(k, d.name, d.rate), ClockRate: d.rate, SDPFmtpLine: d.fmtp}
-		if k == Audio {
-			c.Channels = 2
-		}
-		if c.MimeType == "" || !c.taken(red) || k == Audio && d.channels != 2 {
-			continue
-		}
-		stereo = stereo || c.MimeType == mimeOpus && (fmtpOr(c.SDPFmtpLine, "stereo", "") == "1" || fmtpOr(c.SDPFmtpLine, "sprop-stereo", "") == "1")
-		formats = append(formats, Format{PayloadType: pt, RTX: rtx[pt], Codec: c, Feedback: d.fb.forKind(k)})
 	}
-	return onePacketization(redundant(formats)), stereo
+	return c
 }
 
 // redundant keeps only such RED as repeats Opus ("111/111", RFC 2198 section 5).

@@ -23,6 +23,7 @@ func (p *Peer) settle(st *state, restarted bool) Change {
 	for i := range p.stable.sections {
 		if in := p.before(i); in != nil && (st.sections[i].in == nil || st.sections[i].in.New) {
 			c.Gone = append(c.Gone, *in)
+			delete(p.prefers, in.TrackID)
 		}
 	}
 	c.Unbound = append(c.Unbound, p.unbound(st)...)

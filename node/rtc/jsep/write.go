@@ -189,13 +189,6 @@ func (w *writer) answer(m *sdp.MediaDescription, s *section) {
 	if t.rsize {
 		m.WithPropertyAttribute(sdp.AttrKeyRTCPRsize)
 	}
-	var dir direction
-	if t.dir.sends() {
-		dir = receives
-	}
-	if s.sends() {
-		dir |= sends
-	}
 	for _, f := range t.formats {
 		f.Codec.SDPFmtpLine = answerFmtp(f, t.stereo)
 		f.Feedback.TransportCC = f.Feedback.TransportCC && (s.kind == Video || t.dir.sends())
@@ -204,17 +197,30 @@ func (w *writer) answer(m *sdp.MediaDescription, s *section) {
 	// All that are known, whoever sends: what Chromium is refused in one section it
 	// does not offer in later ones, and simulcast does without its RIDs then.
 	writeValues(m, sdp.AttrKeyExtMap, t.ext.lines())
-	m.WithPropertyAttribute(dir.String())
-	if len(t.rids) > 0 {
-		for _, rid := range t.rids {
-			m.WithValueAttribute("rid", rid+" recv")
-		}
+	m.WithPropertyAttribute(s.answerDirection().String())
+	writeLayers(m, t)
+	if s.sends() {
+		writeTrack(m, s, s.snd.bound.RTXSSRC)
+	}
+}
+
+func (s *section) answerDirection() (d direction) {
+	if s.taken.dir.sends() {
+		d |= receives
+	}
+	if s.sends() {
+		d |= sends
+	}
+	return d
+}
+
+// writeLayers accepts all layers, paused ones too (RFC 8853 section 5.3.2).
+func writeLayers(m *sdp.MediaDescription, t *media) {
+	for _, rid := range t.rids {
+		m.WithValueAttribute("rid", rid+" recv")
 	}
 	if t.simulcast {
 		m.WithValueAttribute("simulcast", "recv "+strings.Join(t.rids, ";"))
-	}
-	if s.sends() {
-		writeTrack(m, s, s.snd.bound.RTXSSRC)
 	}
 }
 
