@@ -139,7 +139,7 @@ func dial(t *testing.T, n *testNode, room, identity string, edit func(*control.G
 	return c, nil
 }
 
-func newPeer(t *testing.T) *webrtc.PeerConnection {
+func newPeer(t *testing.T, opts ...func(*webrtc.API)) *webrtc.PeerConnection {
 	t.Helper()
 	m := &webrtc.MediaEngine{}
 	if err := m.RegisterDefaultCodecs(); err != nil {
@@ -151,7 +151,8 @@ func newPeer(t *testing.T) *webrtc.PeerConnection {
 	s.SetIncludeLoopbackCandidate(true)
 	s.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4})
 	s.SetInterfaceFilter(func(name string) bool { return name == "lo" })
-	pc, err := webrtc.NewAPI(webrtc.WithMediaEngine(m), webrtc.WithSettingEngine(s)).NewPeerConnection(webrtc.Configuration{})
+	opts = append(opts, webrtc.WithMediaEngine(m), webrtc.WithSettingEngine(s))
+	pc, err := webrtc.NewAPI(opts...).NewPeerConnection(webrtc.Configuration{})
 	if err != nil {
 		t.Fatal(err)
 	}

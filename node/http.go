@@ -8,7 +8,6 @@ import (
 	"net/url"
 
 	"github.com/domicile/domicile/control"
-	"github.com/domicile/domicile/node/signal"
 	"github.com/domicile/domicile/web"
 )
 
@@ -22,8 +21,9 @@ func (n *Node) handler() http.Handler {
 	mux.HandleFunc("GET /rtc", n.serveRTC)
 	mux.HandleFunc("GET /rtc/validate", n.validate)
 	mux.HandleFunc("OPTIONS /rtc/validate", n.validate)
-	mux.HandleFunc("/rtc/v1", signal.NoV1)
-	mux.HandleFunc("/rtc/v1/", signal.NoV1)
+	mux.HandleFunc("GET /rtc/v1", n.serveRTC)
+	mux.HandleFunc("GET /rtc/v1/validate", n.validate)
+	mux.HandleFunc("OPTIONS /rtc/v1/validate", n.validate)
 	mux.Handle("/twirp/livekit.RoomService/", control.NewRoomService(service{n}, n.cfg.Keys, n.now))
 	mux.Handle("/api/", cors(n.api()))
 	mux.Handle("/", web.Handler())

@@ -208,7 +208,7 @@ func TestReadmeDev(t *testing.T) {
 		"/":                                   http.StatusOK,
 		"/rtc/validate":                       http.StatusUnauthorized,
 		"/rtc/validate?access_token=" + token: http.StatusOK,
-		"/rtc/v1/validate":                    http.StatusNotFound,
+		"/rtc/v1/validate":                    http.StatusUnauthorized,
 	} {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://127.0.0.1:"+tcp+path, nil)
 		if err != nil {

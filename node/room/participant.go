@@ -144,6 +144,8 @@ func (k kicked) Error() string { return "sent away: " + k.reason.String() }
 func (r *Room) Serve(ctx context.Context, c conn, join signal.Join, att Attendee) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
+	first := join.First
+	join.First = signal.First{} // large, and of no further use
 	p := &Participant{
 		room: r, log: r.log.With("participant", att.Sid), sid: att.Sid, identity: join.Identity, join: join, country: att.Country,
 		inbox: make(chan func(), participantQ), gone: make(chan struct{}), done: make(chan struct{}), stop: stop, pending: newPendingTracks(),
@@ -165,12 +167,12 @@ func (r *Room) Serve(ctx context.Context, c conn, join signal.Join, att Attendee
 		session.Close()
 		return fmt.Errorf("join: %w", err)
 	}
-	return p.serve(ctx)
+	return p.serve(ctx, first)
 }
 
 // serve is the life of a participant who is in the room. At its end the media
 // stops first, then the signalling.
-func (p *Participant) serve(ctx context.Context) (err error) {
+func (p *Participant) serve(ctx context.Context, sent signal.First) (err error) {
 	first := p.attached
 	first.start(p.requests)
 	defer first.wait()
@@ -185,7 +187,7 @@ func (p *Participant) serve(ctx context.Context) (err error) {
 	defer p.room.post(func() { p.room.doDepart(p) })
 	defer p.pending.close()
 	defer close(p.gone)
-	p.session.Together(func() { err = p.begin() })
+	p.session.Together(func() { err = p.begin(sent) })
 	if err != nil {
 		return fmt.Errorf("join: %w", err)
 	}
@@ -193,8 +195,8 @@ func (p *Participant) serve(ctx context.Context) (err error) {
 }
 
 // begin makes the connection that sends to the client, with what the room has for
-// it so far.
-func (p *Participant) begin() error {
+// it so far, and answers what the client has sent with its join.
+func (p *Participant) begin(sent signal.First) error {
 	if err := p.session.StartSubscriber(); err != nil {
 		return err
 	}
@@ -203,9 +205,20 @@ func (p *Participant) begin() error {
 		case f := <-p.inbox:
 			f()
 		default:
-			return nil
+			return p.doFirst(sent)
 		}
 	}
+}
+
+// doFirst handles what a client has sent with its join as if it came after it.
+func (p *Participant) doFirst(sent signal.First) error {
+	for _, req := range sent.Tracks {
+		p.doAddTrack(req)
+	}
+	if sent.Offer == nil {
+		return nil
+	}
+	return p.doOffer(sent.Offer)
 }
 
 func (p *Participant) run(ctx context.Context) error {
@@ -341,7 +354,7 @@ func (r *Room) greeting(p *Participant) *livekit.JoinResponse {
 		ServerVersion:     compatVersion,
 		ServerInfo:        r.serverInfo(),
 		IceServers:        r.deps.ICEServers(r.name, p.sid),
-		SubscriberPrimary: true, FastPublish: p.info.Permission.CanPublish,
+		SubscriberPrimary: !p.join.Single, FastPublish: p.info.Permission.CanPublish,
 		PingInterval: int32(pingInterval / time.Second), PingTimeout: int32(pingTimeout / time.Second),
 		ClientConfiguration:  clientConfiguration(),
 		EnabledPublishCodecs: publishCodecs(),

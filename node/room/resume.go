@@ -100,7 +100,8 @@ func (r *Room) doResume(l *line, join signal.Join, country residency.Country) (*
 		return p, nil
 	}
 	p.line.Store(l)
-	p.post(func() { p.doAttach(l) })
+	first := signal.First{Offer: join.First.Offer, Tracks: join.First.Tracks}
+	p.post(func() { p.doAttach(l, first) })
 	r.retell(p)
 	if join.First.Sync != nil {
 		r.doSync(p, join.First.Sync)
@@ -179,7 +180,7 @@ func (r *Room) missedDepartures() []*livekit.ParticipantInfo {
 
 // doAttach makes a new connection the participant's. The subscriber's
 // credentials are renewed: the client may have another address now.
-func (p *Participant) doAttach(l *line) {
+func (p *Participant) doAttach(l *line, sent signal.First) {
 	if p.line.Load() != l {
 		l.end("resumed on another connection") // an even newer one waits behind this event
 		return
@@ -190,8 +191,11 @@ func (p *Participant) doAttach(l *line) {
 	p.attached = l
 	l.start(p.requests)
 	p.heardAt, p.lostAt = p.room.deps.Now(), time.Time{}
-	if p.join.Single {
-		return // the client offers
+	if p.join.Single { // the client offers
+		if err := p.doFirst(sent); err != nil {
+			p.stop(err)
+		}
+		return
 	}
 	if err := p.session.RestartICE(rtc.TargetSubscriber); err != nil {
 		p.log.Warn("restarting ICE", "error", err)

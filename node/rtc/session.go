@@ -156,10 +156,13 @@ func (s *Session) publisher() (*peer, error) {
 }
 
 // StartSubscriber makes the connection that sends to the client, and its first
-// offer, with the data channels. A second call does nothing, and neither does
-// one where the client's own connection carries all.
+// offer, with the data channels. A second call does nothing. Where the client's
+// own connection carries all, there is no offer: tracks wait for the client's.
 func (s *Session) StartSubscriber() error {
 	if s.cfg.Single {
+		if _, err := s.publisher(); err != nil {
+			return fmt.Errorf("start subscriber: %w", err)
+		}
 		return nil
 	}
 	s.mu.Lock()

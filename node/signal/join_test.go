@@ -210,14 +210,6 @@ func TestValidate(t *testing.T) {
 	}
 }
 
-func TestNoV1(t *testing.T) {
-	status, header, text := answer(t, http.HandlerFunc(NoV1), "/rtc/v1/validate?join_request=x")
-	if status != 404 || strings.Contains(text, "requested room does not exist") {
-		t.Errorf("%d %q: livekit-client would not fall back to v0", status, text)
-	}
-	wantText(t, header)
-}
-
 func answer(t *testing.T, h http.Handler, target string) (int, http.Header, string) {
 	t.Helper()
 	w := httptest.NewRecorder()

@@ -41,15 +41,6 @@ func WriteRefusal(w http.ResponseWriter, err error) {
 	writeText(w, refusal.Status, refusal.Text)
 }
 
-// NoV1 serves /rtc/v1 and everything below it with 404. livekit-client tries v1
-// first; when that WebSocket fails it fetches /rtc/v1/validate, and only a 404
-// there makes it fall back to /rtc (v0). The answer needs the CORS header as
-// much as any: without it the fetch itself fails on a page of another origin,
-// and the client gives up as if no server were there.
-func NoV1(w http.ResponseWriter, _ *http.Request) {
-	writeText(w, http.StatusNotFound, "signalling v1 is not served here, use /rtc")
-}
-
 // writeText answers a page of any origin. Answers depend on the token and the
 // moment, so nobody may keep them.
 func writeText(w http.ResponseWriter, status int, text string) {
