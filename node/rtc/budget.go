@@ -46,19 +46,26 @@ func (b *budget) stamp(size int, now time.Time) uint16 {
 	return b.next
 }
 
-// feedback learns from what the client reports. A report may be about streams
+// reported takes the transport-wide feedback out of a compound packet and returns
+// what is left. The estimator reads it itself: a few bytes of it can make the
+// library do milliseconds of work.
+func (b *budget) reported(compound []byte, now time.Time) []byte {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	rest := b.est.Compound(compound, now)
+	b.reports = b.reports || b.est.Transport()
+	return rest
+}
+
+// feedback learns from what else the client reports. A report may be about streams
 // that are no more: loss of those counts as well.
 func (b *budget) feedback(pkts []rtcp.Packet, now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, pkt := range pkts {
-		switch pkt := pkt.(type) {
-		case *rtcp.TransportLayerCC:
+		if remb, ok := pkt.(*rtcp.ReceiverEstimatedMaximumBitrate); ok {
 			b.reports = true
-			b.est.Feedback(pkt, now)
-		case *rtcp.ReceiverEstimatedMaximumBitrate:
-			b.reports = true
-			b.est.REMB(float64(pkt.Bitrate), now)
+			b.est.REMB(float64(remb.Bitrate), now)
 		}
 	}
 }

@@ -287,6 +287,9 @@ func (p *peer) Drained(w *transport.Worker) { p.recv.drained(w.Batch()) }
 
 // RTCP implements transport.Handler.
 func (p *peer) RTCP(w *transport.Worker, b []byte, at time.Time) {
+	if b = p.send.budget.reported(b, at); b == nil {
+		return
+	}
 	pkts, err := rtcp.Unmarshal(b)
 	if err != nil {
 		return // a client's nonsense harms nobody

@@ -159,6 +159,9 @@ func (e *Estimator) Estimate() float64 { return e.estimate }
 // State returns what the queues on the path do.
 func (e *Estimator) State() State { return e.state }
 
+// Transport reports whether transport-wide feedback has been seen.
+func (e *Estimator) Transport() bool { return e.transcc }
+
 // SetDemand tells how many bit/s would be used if there were as much. More than
 // the estimate makes it probe; never called, only the first ramp is probed.
 func (e *Estimator) SetDemand(rate float64) {
