@@ -232,6 +232,32 @@ func TestBottleneckComesAndGoes(t *testing.T) {
 	}
 }
 
+// After a change of networks the old address is silent and the new one has the
+// same path.
+func TestRenumber(t *testing.T) {
+	t.Parallel()
+	lab := impaired(t, impair.Profile{Delay: 10 * time.Millisecond})
+	old := listenIn(t, lab, lab.Inside)
+	was := lab.Inside
+	lab.Renumber(t)
+	if lab.Inside == was {
+		t.Fatalf("still at %s", was)
+	}
+	f := flow{rate: 100, size: 200, n: 20}
+	if list := f.inbound(t, lab); len(list) != f.n || quantile(list, 0) < 10*time.Millisecond {
+		t.Errorf("%d of %d arrived at the new address, the first after %s", len(list), f.n, quantile(list, 0))
+	}
+	if list := f.run(t, old, listenOn(t, lab.Host)); len(list) > 0 {
+		t.Errorf("%d arrived at the old address", len(list))
+	}
+	for range 3 {
+		lab.Renumber(t)
+	}
+	if err := lab.renumber(); err == nil {
+		t.Errorf("%s is beyond the lab's network", lab.Inside)
+	}
+}
+
 func TestImpairRefuses(t *testing.T) {
 	if err := New(t).Impair(impair.Profile{}); err == nil {
 		t.Error("a lab without a program in its path was impaired")

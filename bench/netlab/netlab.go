@@ -32,14 +32,17 @@ import (
 )
 
 // block is where the networks of labs lie: TEST-NET-3 (RFC 5737), which looks
-// public to browsers and is nobody's. Each lab has a /30 of it.
+// public to browsers and is nobody's. Each lab has a /29 of it: an address of
+// the host and a few to be inside, one after the other.
 var block = netip.MustParsePrefix("203.0.113.0/24")
+
+const subnetBits = 29
 
 // Lab is a namespace with one way out, to an address of the host.
 type Lab struct {
 	Name   string     // of the namespace, for ip netns exec
 	Host   netip.Addr // on the host's end of the veth pair: what servers listen on
-	Inside netip.Addr // on the other end
+	Inside netip.Addr // on the other end, until Renumber
 
 	link string // the host's end
 	path *path  // the program in between; nil: a veth pair
@@ -164,6 +167,10 @@ func (l *Lab) configure(inside netns.NsHandle, peer string, tune func(*netlink.H
 	if err := up(there, peer, l.Inside); err != nil || l.path == nil {
 		return err
 	}
+	return l.route(there, peer)
+}
+
+func (l *Lab) route(there *netlink.Handle, peer string) error {
 	link, err := there.LinkByName(peer)
 	if err != nil {
 		return err
@@ -171,21 +178,61 @@ func (l *Lab) configure(inside netns.NsHandle, peer string, tune func(*netlink.H
 	return there.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Gw: l.Host.AsSlice()})
 }
 
-// freeSubnet finds a /30 of the block in which no interface of the host lies.
+// Renumber takes the namespace's address away and gives it the next one, as when
+// an attendee walks from one network into another. The lab must be made by
+// NewImpaired.
+func (l *Lab) Renumber(t testing.TB) {
+	t.Helper()
+	if err := l.renumber(); err != nil {
+		t.Fatalf("netlab: renumber %q: %v", l.Name, err)
+	}
+}
+
+func (l *Lab) renumber() error {
+	next, peer := l.Inside.Next(), l.link+"p"
+	if last := netip.PrefixFrom(l.Host, subnetBits); l.path == nil || !last.Contains(next.Next()) {
+		return fmt.Errorf("no address after %s, or no default route", l.Inside)
+	}
+	inside, err := netns.GetFromName(l.Name)
+	if err != nil {
+		return err
+	}
+	defer inside.Close()
+	there, err := netlink.NewHandleAt(inside)
+	if err != nil {
+		return err
+	}
+	defer there.Close()
+	link, err := there.LinkByName(peer)
+	if err != nil {
+		return err
+	}
+	mask := net.CIDRMask(subnetBits, 32)
+	if err := there.AddrDel(link, &netlink.Addr{IPNet: &net.IPNet{IP: l.Inside.AsSlice(), Mask: mask}}); err != nil {
+		return err
+	}
+	if err := there.AddrAdd(link, &netlink.Addr{IPNet: &net.IPNet{IP: next.AsSlice(), Mask: mask}}); err != nil {
+		return err
+	}
+	l.Inside = next
+	return l.route(there, peer)
+}
+
+// freeSubnet finds a /29 of the block in which no interface of the host lies.
 func freeSubnet() (netip.Prefix, error) {
 	addrs, err := net.InterfaceAddrs()
 	if err != nil {
 		return netip.Prefix{}, err
 	}
 	for a := block.Addr(); block.Contains(a); {
-		p := netip.PrefixFrom(a, 30)
+		p := netip.PrefixFrom(a, subnetBits)
 		if !slices.ContainsFunc(addrs, func(n net.Addr) bool {
 			used, err := netip.ParsePrefix(n.String())
 			return err == nil && used.Overlaps(p)
 		}) {
 			return p, nil
 		}
-		for range 4 {
+		for range 1 << (32 - subnetBits) {
 			a = a.Next()
 		}
 	}
@@ -222,7 +269,7 @@ func up(h *netlink.Handle, name string, a netip.Addr) error {
 		return fmt.Errorf("find %q: %w", name, err)
 	}
 	if a.IsValid() {
-		addr := &netlink.Addr{IPNet: &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(30, 32)}}
+		addr := &netlink.Addr{IPNet: &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(subnetBits, 32)}}
 		if err := h.AddrAdd(link, addr); err != nil {
 			return fmt.Errorf("give %s to %q: %w", a, name, err)
 		}
