@@ -44,6 +44,9 @@ func scenarios() []scenario {
 		{name: "2 Mbit/s, one camera", path: around(2e6), src: cameras(1), use: 80, p95: 40 * msec, least: 1800, start: 400 * msec},
 		{name: "2 Mbit/s, four cameras", path: around(2e6), src: cameras(4), use: 75, p95: 60 * msec, least: 1500, start: 400 * msec},
 		{name: "300 kbit/s, four cameras", path: around(300e3), src: cameras(4), use: 50, p95: 100 * msec, least: 140},
+		{name: "300 kbit/s, cameras that switch late", path: around(300e3), src: late(700*msec, cameras(4)), use: 50, p95: 250 * msec, least: 120},
+		{name: "2 Mbit/s, cameras that switch late", path: around(2e6), src: late(700*msec, cameras(4)), use: 75, p95: 60 * msec, least: 1400},
+		{name: "2 Mbit/s, slides", path: around(2e6), src: slideshow, use: 8, p95: 350 * msec, least: 600},
 		{name: "20 Mbit/s, four cameras", path: around(20e6), src: cameras(4), use: 33, p95: 5 * msec, least: 8000},
 		{name: "1 % random loss", path: around(3e6, loss(0.01)), src: elastic(5e6), use: 82, p95: 60 * msec, least: 1700, start: 2 * time.Second},
 		{name: "5 % random loss", path: around(3e6, loss(0.05)), src: elastic(5e6), use: 75, p95: 60 * msec, least: 1600, start: 5 * time.Second},
@@ -97,6 +100,7 @@ func TestScenarios(t *testing.T) {
 func TestBottleneckComesAndGoes(t *testing.T) {
 	for name, src := range map[string]func() source{
 		"encoder": func() source { return elastic(5e6) }, "four cameras": func() source { return cameras(4) },
+		"four late": func() source { return late(700*msec, cameras(4)) },
 	} {
 		var worst, back time.Duration
 		for seed := uint64(1); seed <= 8; seed++ {

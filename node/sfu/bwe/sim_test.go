@@ -95,6 +95,24 @@ func cameras(n int) source {
 	}
 }
 
+// late is a source whose switches wait for a keyframe.
+func late(by time.Duration, src source) source {
+	var rates []float64
+	return func(s *sim) float64 {
+		rates = append(rates, src(s))
+		return rates[max(len(rates)-1-int(by*30/time.Second), 0)]
+	}
+}
+
+// slideshow sends little, and every five seconds a slide of 100 kB.
+func slideshow(s *sim) float64 {
+	s.e.SetDemand(1e6)
+	if s.t%(5*time.Second) < time.Second/15 {
+		return 100e3 * 8 * 15
+	}
+	return 40e3
+}
+
 var simulcast = allocate.Rates{{70e3, 110e3, 150e3}, {230e3, 360e3, 500e3}, {800e3, 1200e3, 1700e3}}
 
 type tcpFlow struct {
