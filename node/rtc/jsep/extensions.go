@@ -99,13 +99,17 @@ func newExtensionMap() *extensionMap {
 	return &extensionMap{ids: make(map[string]uint8), uris: make(map[uint8]string)}
 }
 
-// take reads a value of a=extmap, "<id>[/<direction>] <uri> [<attributes>]".
+// take reads a value of a=extmap, "<id>[/<direction>] <uri> [<attributes>]". Our
+// answers have no directions: it follows from those of the media which are used.
 func (m *extensionMap) take(value string, mixed bool, e *Extensions) {
 	fields := strings.Fields(value)
 	if len(fields) < 2 {
 		return
 	}
-	number, _, _ := strings.Cut(fields[0], "/")
+	number, dir, _ := strings.Cut(fields[0], "/")
+	if dir == "inactive" {
+		return
+	}
 	n, err := strconv.ParseUint(number, 10, 8)
 	id, uri := uint8(n), fields[1]
 	if err != nil || id == 0 || id == 15 || id > 15 && !mixed {

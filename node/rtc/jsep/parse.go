@@ -121,8 +121,7 @@ func read(d *sdp.SessionDescription, red bool) (*description, error) {
 	out := &description{}
 	group := bundleOf(d)
 	out.bundled = group != nil
-	_, mixed := d.Attribute(sdp.AttrKeyExtMapAllowMixed)
-	r := reader{red: red, mixed: mixed, ids: newExtensionMap(), ssrcs: make(map[uint32]bool), mids: make(map[string]bool)}
+	r := reader{red: red, session: d.Attributes, ids: newExtensionMap(), ssrcs: make(map[uint32]bool), mids: make(map[string]bool)}
 	for _, m := range d.MediaDescriptions {
 		sec, err := r.read(m)
 		if err != nil {

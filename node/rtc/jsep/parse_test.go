@@ -59,7 +59,7 @@ func TestHostileDescriptionsAreRefused(t *testing.T) {
 		"no mids":             {strings.ReplaceAll(good, "a=mid:", "a=m:"), "no section can be taken"},
 		"one mid twice":       {strings.ReplaceAll(good, "a=mid:1", "a=mid:0"), "two sections"},
 		"endless mid":         {strings.ReplaceAll(good, "a=mid:1", "a=mid:1"+strings.Repeat("x", 256)), "mid"},
-		"nothing for us":      {strings.ReplaceAll(good, "TLS/RTP", "RTP"), "no section can be taken"},
+		"nothing for us":      {strings.ReplaceAll(good, "TLS/RTP", "TLS/UDT"), "no section can be taken"},
 		"everything rejected": {strings.ReplaceAll(good, " 9 UDP", " 0 UDP"), "no section can be taken"},
 		"data without a port": {head + "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=mid:0\r\n", "sctp-port"},
 		"data on port 0":      {head + "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=mid:0\r\na=sctp-port:0\r\n", "sctp-port"},
@@ -181,6 +181,36 @@ func TestOneSectionNeedsNoName(t *testing.T) {
 	}
 }
 
+// TestFirefox has an offer as Firefox writes it: much stands above all sections,
+// the numbers are its own, and extensions have directions.
+func TestFirefox(t *testing.T) {
+	text := "v=0\r\no=mozilla...THIS_IS_SDPARTA-99.0 491401529563 0 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=sendrecv\r\n" +
+		"a=fingerprint:sha-256 34:FF\r\na=group:BUNDLE 0 1 2\r\na=ice-options:trickle\r\na=msid-semantic:WMS *\r\n" +
+		"m=audio 9 UDP/TLS/RTP/SAVPF 109 9 0 8 101\r\nc=IN IP4 0.0.0.0\r\na=sendonly\r\n" +
+		"a=extmap:1 urn:ietf:params:rtp-hdrext:ssrc-audio-level\r\na=extmap:2/recvonly urn:ietf:params:rtp-hdrext:csrc-audio-level\r\n" +
+		"a=extmap:3 urn:ietf:params:rtp-hdrext:sdes:mid\r\na=fmtp:109 maxplaybackrate=48000;stereo=1;useinbandfec=1\r\na=fmtp:101 0-15\r\n" +
+		"a=ice-pwd:bf23a6064b33ac5be53b10b697aa8bca\r\na=ice-ufrag:e57484d3\r\na=mid:0\r\na=msid:{d0748647} {04aa55c1}\r\na=rtcp-mux\r\n" +
+		"a=rtpmap:109 opus/48000/2\r\na=rtpmap:9 G722/8000/1\r\na=rtpmap:0 PCMU/8000\r\na=rtpmap:8 PCMA/8000\r\na=rtpmap:101 telephone-event/8000/1\r\n" +
+		"a=setup:actpass\r\na=ssrc:4264703613 cname:{0199e663}\r\n" +
+		"m=video 9 UDP/TLS/RTP/SAVPF 120 124 126 127 97 98\r\nc=IN IP4 0.0.0.0\r\na=sendonly\r\n" +
+		"a=extmap:3 urn:ietf:params:rtp-hdrext:sdes:mid\r\na=extmap:4 http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time\r\n" +
+		"a=extmap:6/recvonly http://www.webrtc.org/experiments/rtp-hdrext/playout-delay\r\na=extmap:7 http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01\r\n" +
+		"a=extmap:8/sendonly urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id\r\na=extmap:9/sendonly urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id\r\n" +
+		"a=fmtp:126 profile-level-id=42e01f;level-asymmetry-allowed=1;packetization-mode=1\r\na=fmtp:97 profile-level-id=42e01f;level-asymmetry-allowed=1\r\n" +
+		"a=fmtp:120 max-fs=12288;max-fr=60\r\na=fmtp:124 apt=120\r\na=fmtp:127 apt=126\r\na=fmtp:98 apt=97\r\n" +
+		"a=ice-pwd:bf23a6064b33ac5be53b10b697aa8bca\r\na=ice-ufrag:e57484d3\r\na=mid:1\r\na=msid:{d0748647} {c29cd3b7}\r\n" +
+		"a=rid:f send\r\na=rid:h send\r\na=rid:q send\r\na=rtcp-fb:120 nack\r\na=rtcp-fb:120 nack pli\r\na=rtcp-fb:120 ccm fir\r\na=rtcp-fb:120 goog-remb\r\na=rtcp-fb:120 transport-cc\r\n" +
+		"a=rtcp-mux\r\na=rtcp-rsize\r\na=rtpmap:120 VP8/90000\r\na=rtpmap:124 rtx/90000\r\na=rtpmap:126 H264/90000\r\na=rtpmap:127 rtx/90000\r\na=rtpmap:97 H264/90000\r\na=rtpmap:98 rtx/90000\r\n" +
+		"a=setup:actpass\r\na=simulcast:send f;h;q\r\na=ssrc:1 cname:{0199e663}\r\na=ssrc:2 cname:{0199e663}\r\na=ssrc-group:FID 1 2\r\n" +
+		"m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\nc=IN IP4 0.0.0.0\r\na=sendrecv\r\na=ice-pwd:bf23a6064b33ac5be53b10b697aa8bca\r\na=ice-ufrag:e57484d3\r\na=mid:2\r\na=setup:actpass\r\na=sctp-port:5000\r\na=max-message-size:1073741823\r\n"
+	c, a := answer(t, New(Config{RED: true}), text)
+	compare(t, "testdata/transcripts/firefox.txt", describe(c)+"\n"+strings.ReplaceAll(a, "\r\n", "\n"))
+	c, _ = answer(t, New(Config{}), strings.NewReplacer("a=sendrecv\r\na=finger", "a=inactive\r\na=finger", "a=sendonly\r\n", "").Replace(text))
+	if len(c.Incoming) != 0 {
+		t.Errorf("incoming %+v, inactive is what holds for all sections", c.Incoming)
+	}
+}
+
 func TestLayers(t *testing.T) {
 	rids := []string{"a=rid:f send", "a=rid:h send pt=96", "a=rid:q send", "a=rid:x recv"}
 	for line, want := range map[string]string{
@@ -279,7 +309,7 @@ func TestHeaderExtensions(t *testing.T) {
 		want  Extensions
 	}{
 		{[]string{"a=extmap:14 " + mid, "a=extmap:3/sendonly " + twcc}, Extensions{MID: 14, TransportCC: 3}},
-		{[]string{"a=extmap:15 " + mid, "a=extmap:0 " + twcc, "a=extmap:256 " + twcc, "a=extmap:x " + twcc, "a=extmap:3", "a=extmap:"}, Extensions{}},
+		{[]string{"a=extmap:15 " + mid, "a=extmap:0 " + twcc, "a=extmap:256 " + twcc, "a=extmap:6/inactive " + twcc, "a=extmap:x " + twcc, "a=extmap:3", "a=extmap:"}, Extensions{}},
 		{[]string{"a=extmap:16 " + mid}, Extensions{}},
 		{[]string{"a=extmap:16 " + mid, "a=extmap-allow-mixed"}, Extensions{MID: 16}},
 		{[]string{"a=extmap:4 " + mid, "a=extmap:4 " + twcc, "a=extmap:5 " + mid}, Extensions{MID: 4}},

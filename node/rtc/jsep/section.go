@@ -11,17 +11,17 @@ import (
 
 // reader reads the sections of one description in their order.
 type reader struct {
-	red   bool
-	mixed bool // two-byte header extensions in all sections
-	ids   *extensionMap
-	ssrcs map[uint32]bool // of the sections before
-	mids  map[string]bool
+	red     bool
+	session []sdp.Attribute // what holds for all sections that say nothing else
+	ids     *extensionMap
+	ssrcs   map[uint32]bool // of the sections before
+	mids    map[string]bool
 }
 
 func (r *reader) read(m *sdp.MediaDescription) (*media, error) {
 	sec := &media{
 		name: m.MediaName.Media, protos: m.MediaName.Protos, formatList: m.MediaName.Formats,
-		kind: kindOf(m), dir: sends | receives, mixed: r.mixed,
+		kind: kindOf(m), dir: sends | receives,
 	}
 	if sec.mid, sec.named = m.Attribute(sdp.AttrKeyMID); sec.named {
 		if !token(sec.mid) {
@@ -41,12 +41,11 @@ func (r *reader) read(m *sdp.MediaDescription) (*media, error) {
 }
 
 func kindOf(m *sdp.MediaDescription) Kind {
-	protos := strings.Join(m.MediaName.Protos, "/")
-	switch {
+	switch protos := strings.Join(m.MediaName.Protos, "/"); {
 	case m.MediaName.Media == "application" && strings.HasSuffix(protos, "DTLS/SCTP") &&
 		slices.Equal(m.MediaName.Formats, []string{"webrtc-datachannel"}):
 		return data
-	case !strings.Contains(protos, "TLS/RTP/SAVP"):
+	case !rtpProfile(m.MediaName.Protos):
 		return other
 	case m.MediaName.Media == "audio":
 		return Audio
@@ -56,10 +55,18 @@ func kindOf(m *sdp.MediaDescription) Kind {
 	return other
 }
 
+// rtpProfile takes every profile of RTP: that media is encrypted is said by the
+// fingerprint, whatever stands there (RFC 9429 section 5.1.2).
+func rtpProfile(protos []string) bool {
+	n := len(protos)
+	return n >= 2 && protos[n-2] == "RTP" && slices.Contains([]string{"AVP", "AVPF", "SAVP", "SAVPF"}, protos[n-1])
+}
+
 // readMedia reads a section of audio or video. What it cannot read there it
 // leaves out, as RFC 8866 section 5.13 has it.
 func (r *reader) readMedia(m *sdp.MediaDescription, sec *media) {
 	sec.formats, sec.stereo = readFormats(sec.kind, m, r.red)
+	sec.readProperties(r.session)
 	sec.readProperties(m.Attributes)
 	for _, a := range m.Attributes {
 		if a.Key == sdp.AttrKeyExtMap {
