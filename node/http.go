@@ -25,6 +25,7 @@ func (n *Node) handler() http.Handler {
 	mux.HandleFunc("GET /rtc/v1/validate", n.validate)
 	mux.HandleFunc("OPTIONS /rtc/v1/validate", n.validate)
 	mux.Handle("/twirp/livekit.RoomService/", control.NewRoomService(service{n}, n.cfg.Keys, n.now))
+	n.whip.Mount(mux)
 	mux.Handle("/api/", cors(n.api()))
 	mux.Handle("/", web.Handler())
 	return mux

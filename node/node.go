@@ -24,6 +24,7 @@ import (
 	"github.com/domicile/domicile/node/room"
 	"github.com/domicile/domicile/node/rtc"
 	"github.com/domicile/domicile/node/turn"
+	"github.com/domicile/domicile/node/whip"
 	"github.com/domicile/domicile/relay"
 	"github.com/domicile/domicile/residency"
 	"github.com/domicile/domicile/residency/identity"
@@ -50,6 +51,7 @@ type Node struct {
 	mesh   *membership.Mesh // nil when standalone
 	fabric *relay.Fabric    // nil when standalone
 	rooms  *registry
+	whip   *whip.Server
 
 	bundleGate atomic.Pointer[residency.Gate]
 	attendees  atomic.Int64
@@ -143,6 +145,9 @@ func (n *Node) openMesh() (err error) {
 }
 
 func (n *Node) openFront() (err error) {
+	if n.whip, err = n.newWHIP(); err != nil {
+		return err
+	}
 	cfg := front.Config{Plain: n.cfg.Listen.HTTP, HTTP: n.handler(), Log: n.log}
 	if n.cfg.ServerCertificate != nil {
 		cfg.Listen = n.cfg.Listen.HTTPS
@@ -201,6 +206,7 @@ func (n *Node) Run(ctx context.Context) error {
 	<-n.ctx.Done()
 	n.log.Info("node is going down")
 	n.rooms.close()
+	n.whip.Close()
 	n.sessions.close()
 	stopParts()
 	wg.Wait()

@@ -44,6 +44,7 @@ const (
 type Attendee struct {
 	Sid     string
 	Country residency.Country // where they are taken to be, "" if unknown
+	Kind    livekit.ParticipantInfo_Kind
 }
 
 // Participant is one attendee's connection. Its own goroutine (Serve) owns the
@@ -338,7 +339,7 @@ func (r *Room) newInfo(p *Participant, att Attendee) *livekit.ParticipantInfo {
 		Sid: att.Sid, Identity: p.identity, Name: tok.Name, Metadata: tok.Metadata,
 		State: livekit.ParticipantInfo_JOINED, JoinedAt: now.Unix(), JoinedAtMs: now.UnixMilli(),
 		Version: 1, Permission: permission(tok), Region: string(r.deps.Self.Name),
-		Attributes: attrs, Kind: livekit.ParticipantInfo_STANDARD, ClientProtocol: int32(p.join.ClientProtocol),
+		Attributes: attrs, Kind: att.Kind, ClientProtocol: int32(p.join.ClientProtocol),
 	}
 }
 

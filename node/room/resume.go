@@ -237,6 +237,7 @@ func (p *Participant) doPatience(now time.Time) error {
 // doMedia follows the state of the session's connections. A client that hears
 // of a failure, or notices it by itself, resumes and restarts ICE.
 func (p *Participant) doMedia(t rtc.Target, state string) {
+	p.attached.noteMedia(state)
 	switch state {
 	case "connected":
 		p.failedAt[t] = time.Time{}

@@ -104,6 +104,9 @@ type Room struct {
 	served      bool           // a participant has been here
 	writing     sync.WaitGroup // recordings being completed
 	ended       bool
+
+	followers map[followKey]*follower // for players over WHEP
+	spoke     spoke
 }
 
 // Snapshot is what others may see of a room without asking its actor.
@@ -119,17 +122,18 @@ type Snapshot struct {
 // New returns a room that knows its record; it starts nothing.
 func New(record Record, deps Deps) *Room {
 	r := &Room{
-		deps:    deps,
-		log:     deps.Log.With("room", record.SID),
-		name:    record.Name,
-		inbox:   make(chan func(), inboxSize),
-		wake:    make(chan struct{}, 1),
-		done:    make(chan struct{}),
-		record:  record,
-		locals:  map[string]*Participant{},
-		remotes: map[residency.NodeName]*remote{},
-		tracks:  map[sfu.TrackID]*track{},
-		epoch:   deps.Gate().Epoch(),
+		deps:      deps,
+		log:       deps.Log.With("room", record.SID),
+		name:      record.Name,
+		inbox:     make(chan func(), inboxSize),
+		wake:      make(chan struct{}, 1),
+		done:      make(chan struct{}),
+		record:    record,
+		locals:    map[string]*Participant{},
+		remotes:   map[residency.NodeName]*remote{},
+		tracks:    map[sfu.TrackID]*track{},
+		followers: map[followKey]*follower{},
+		epoch:     deps.Gate().Epoch(),
 	}
 	r.home.init(deps.Now())
 	r.publish()
@@ -230,6 +234,7 @@ func (r *Room) doTick(now time.Time) {
 			r.dropRemote(m.name)
 		}
 	}
+	r.doMoveFollowers(now)
 	r.doHome(now)
 	r.doReconcile()
 	if now.Sub(r.askedCodecs) >= askAgain {

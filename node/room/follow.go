@@ -1,0 +1,250 @@
+package room
+
+import (
+	"cmp"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/livekit/protocol/livekit"
+
+	"github.com/domicile/domicile/node/sfu"
+)
+
+// A player over WHEP negotiates once, and people come and go, publish anew and
+// speak in turn. So it does not receive a participant's tracks but followers:
+// tracks of this node alone, which carry what their source publishes now.
+//
+//	camera of Anna ──┐ tap moves as the source does
+//	camera of Bob ───┴──► follower ("" video, VP8) ──► DownTrack of each player
+//
+// A follower has one codec, that of its source when the first player came; a
+// source that publishes in another is not shown while it does. What it gets after
+// a move is a new RTP stream, which DownTracks join to the old one at a keyframe.
+
+// speakerHold is how long a follower stays with somebody who has fallen silent
+// while somebody else speaks: shorter, and a cough takes the picture over.
+const speakerHold = 2 * time.Second
+
+// followKey names a follower.
+type followKey struct {
+	source string // identity or track id; "": the active speaker
+	kind   sfu.Kind
+	mime   string
+}
+
+// follower is owned by Room.run, but for its track's up.
+type follower struct {
+	followKey
+	track   *track // in no list of the room's
+	tap     *tap   // nil while there is nothing to show
+	at      sfu.TrackID
+	viewers map[string]string // identity → sid
+}
+
+// tap hands the packets of one UpTrack to another.
+type tap struct{ from, to *sfu.UpTrack }
+
+// Wants implements sfu.Sink.
+func (t *tap) Wants() sfu.LayerSet { return t.to.Wanted() }
+
+// Offer implements sfu.Sink.
+func (t *tap) Offer(burst []sfu.Packet, out sfu.Out) {
+	in := tapped.Get().(*[]sfu.Inbound)
+	for i := range burst {
+		*in = append(*in, sfu.Inbound{Raw: burst[i].Raw, Arrival: burst[i].Arrival})
+	}
+	t.to.Ingest(burst[0].Layer, *in, out)
+	clear(*in)
+	*in = (*in)[:0]
+	tapped.Put(in)
+}
+
+// Report implements sfu.Sink.
+func (t *tap) Report(l sfu.Layer, sr sfu.SenderReport) { t.to.Report(l, sr) }
+
+var tapped = sync.Pool{New: func() any { return new([]sfu.Inbound) }}
+
+// doFollow makes a player the viewer of what a source shows, one track for each
+// of the kinds.
+func (r *Room) doFollow(p *Participant, source string, kinds []sfu.Kind) ([]subscription, error) {
+	if !p.info.Permission.CanSubscribe || source != "" && !r.names(source) {
+		return nil, ErrNoSource
+	}
+	var list []subscription
+	for _, kind := range kinds {
+		t := r.shown(followKey{source: source, kind: kind}, "")
+		if t == nil {
+			continue
+		}
+		f := r.follower(followKey{source, kind, strings.ToLower(t.media.Codec.MimeType)}, t)
+		f.viewers[p.identity] = p.sid
+		r.move(f, t)
+		list = append(list, subscription{up: f.track.up, id: f.track.id, stream: t.ownerSID + "|whep"})
+	}
+	if len(list) == 0 {
+		return nil, ErrSilent
+	}
+	return list, nil
+}
+
+// speaker is whom players see that named nobody: who spoke last and has something
+// to show, else the one who has been here longest.
+func (r *Room) speaker() string {
+	longest := ""
+	since := int64(math.MaxInt64)
+	owners := map[string]bool{}
+	for _, t := range r.tracks {
+		owners[t.ownerIdentity] = owners[t.ownerIdentity] || t.info.Encryption == livekit.Encryption_NONE
+	}
+	if owners[r.spoke.identity] {
+		return r.spoke.identity
+	}
+	for _, i := range r.participants() {
+		if at := i.JoinedAtMs; owners[i.Identity] && (at < since || at == since && i.Identity < longest) {
+			longest, since = i.Identity, at
+		}
+	}
+	return longest
+}
+
+// spoke is who spoke last, for players that follow the active speaker.
+type spoke struct {
+	identity string
+	at       time.Time // when they were last heard
+}
+
+// noteSpeaker takes note of who is the loudest now.
+func (r *Room) noteSpeaker(identity string, now time.Time) {
+	if identity == r.spoke.identity || now.Sub(r.spoke.at) >= speakerHold {
+		r.spoke = spoke{identity, now}
+	}
+}
+
+// names reports whether a source is somebody or something in the room. Who is
+// hidden is not: a name must not tell that they are there.
+func (r *Room) names(source string) bool {
+	if t := r.tracks[sfu.TrackID(source)]; t != nil {
+		return true
+	}
+	return slices.ContainsFunc(r.participants(), func(i *livekit.ParticipantInfo) bool {
+		return i.Identity == source && !i.GetPermission().GetHidden()
+	})
+}
+
+// follower returns the follower of a key, a new one with the codec of t.
+func (r *Room) follower(key followKey, t *track) *follower {
+	if f := r.followers[key]; f != nil {
+		return f
+	}
+	up := sfu.NewUpTrack(sfu.UpTrackConfig{ID: sfu.TrackID(NewID("TR_")), Kind: key.kind, Codec: t.media.Codec, Relayed: true})
+	f := &follower{followKey: key, viewers: map[string]string{}, track: &track{id: up.ID(), up: up}}
+	up.OnWanted(func(sfu.LayerSet) { r.poke() })
+	r.followers[key] = f
+	return f
+}
+
+// doMoveFollowers lets every follower show what it should, and forgets those
+// that nobody watches.
+func (r *Room) doMoveFollowers(now time.Time) {
+	for key, f := range r.followers {
+		maps.DeleteFunc(f.viewers, func(identity, sid string) bool {
+			p := r.locals[identity]
+			return p == nil || p.sid != sid
+		})
+		if len(f.viewers) == 0 {
+			r.move(f, nil)
+			delete(r.followers, key)
+			continue
+		}
+		r.move(f, r.shown(key, f.at))
+		f.track.up.Tick(now)
+	}
+}
+
+// move ties a follower to a track, or to none.
+func (r *Room) move(f *follower, t *track) {
+	if t != nil && f.tap != nil && f.tap.from == t.up && t.up != nil {
+		f.track.up.SetAvailable(t.up.Available())
+		return
+	}
+	if f.tap != nil {
+		f.tap.from.RemoveSink(f.tap)
+		f.tap, f.at = nil, ""
+	}
+	if t == nil {
+		return
+	}
+	r.ensureUp(t)
+	up := t.up
+	f.tap, f.at = &tap{from: up, to: f.track.up}, t.id
+	f.track.up.SetAvailable(up.Available())
+	f.track.up.OnWanted(func(sfu.LayerSet) { up.WantsChanged() })
+	f.track.up.OnKeyframeRequest(func(l sfu.Layer) { up.RequestKeyframe(l, r.deps.Now()) })
+	up.AddSink(f.tap)
+}
+
+// shown picks the track that a follower shows: of its source, of its kind, and
+// in its codec if it has one. now is the one it shows already.
+func (r *Room) shown(key followKey, now sfu.TrackID) *track {
+	owner := key.source
+	if owner == "" {
+		owner = r.speaker()
+	}
+	var best *track
+	for _, t := range r.tracks {
+		if key.shows(t) && (best == nil || preferred(owner, now, t, best) < 0) {
+			best = t
+		}
+	}
+	return best
+}
+
+// shows reports whether a follower may show a track at all. An encrypted one
+// cannot be seen by a player that has no key.
+func (key followKey) shows(t *track) bool {
+	if t.kind() != key.kind || t.media.Codec.MimeType == "" || t.info.Encryption != livekit.Encryption_NONE {
+		return false
+	}
+	if key.mime != "" && !strings.EqualFold(key.mime, t.media.Codec.MimeType) {
+		return false
+	}
+	return key.source == "" || key.source == t.ownerIdentity || key.source == string(t.id)
+}
+
+// preferred orders the tracks that a follower may show. It never says that two
+// are equal: the choice must not change from one tick to the next without cause.
+func preferred(owner string, now sfu.TrackID, a, b *track) int {
+	return cmp.Or(
+		first(a.ownerIdentity == owner, b.ownerIdentity == owner),
+		first(!a.info.Muted, !b.info.Muted),
+		cmp.Compare(rank(a.info.Source), rank(b.info.Source)),
+		first(a.id == now, b.id == now),
+		cmp.Compare(a.id, b.id),
+	)
+}
+
+// first sorts what is true to the front.
+func first(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return -1
+	}
+	return 1
+}
+
+// rank orders sources: people before their screens, whose sound is seldom there.
+func rank(s livekit.TrackSource) int {
+	switch s {
+	case livekit.TrackSource_CAMERA, livekit.TrackSource_MICROPHONE:
+		return 0
+	case livekit.TrackSource_UNKNOWN:
+		return 1
+	}
+	return 2
+}
