@@ -6,7 +6,6 @@ import (
 	"math"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/livekit/protocol/livekit"
@@ -34,39 +33,17 @@ type followKey struct {
 	source string // identity or track id; "": the active speaker
 	kind   sfu.Kind
 	mime   string
+	svc    bool // one stream carries all the spatial layers
 }
 
 // follower is owned by Room.run, but for its track's up.
 type follower struct {
 	followKey
-	track   *track // in no list of the room's
-	tap     *tap   // nil while there is nothing to show
+	track   *track   // in no list of the room's
+	tap     *sfu.Tap // nil while there is nothing to show
 	at      sfu.TrackID
 	viewers map[string]string // identity → sid
 }
-
-// tap hands the packets of one UpTrack to another.
-type tap struct{ from, to *sfu.UpTrack }
-
-// Wants implements sfu.Sink.
-func (t *tap) Wants() sfu.LayerSet { return t.to.Wanted() }
-
-// Offer implements sfu.Sink.
-func (t *tap) Offer(burst []sfu.Packet, out sfu.Out) {
-	in := tapped.Get().(*[]sfu.Inbound)
-	for i := range burst {
-		*in = append(*in, sfu.Inbound{Raw: burst[i].Raw, Arrival: burst[i].Arrival})
-	}
-	t.to.Ingest(burst[0].Layer, *in, out)
-	clear(*in)
-	*in = (*in)[:0]
-	tapped.Put(in)
-}
-
-// Report implements sfu.Sink.
-func (t *tap) Report(l sfu.Layer, sr sfu.SenderReport) { t.to.Report(l, sr) }
-
-var tapped = sync.Pool{New: func() any { return new([]sfu.Inbound) }}
 
 // doFollow makes a player the viewer of what a source shows, one track for each
 // of the kinds.
@@ -80,7 +57,7 @@ func (r *Room) doFollow(p *Participant, source string, kinds []sfu.Kind) ([]subs
 		if t == nil {
 			continue
 		}
-		f := r.follower(followKey{source, kind, strings.ToLower(t.media.Codec.MimeType)}, t)
+		f := r.follower(followKey{source, kind, strings.ToLower(t.media.Codec.MimeType), t.media.SVC}, t)
 		f.viewers[p.identity] = p.sid
 		r.move(f, t)
 		list = append(list, subscription{up: f.track.up, id: f.track.id, stream: t.ownerSID + "|whep"})
@@ -140,9 +117,8 @@ func (r *Room) follower(key followKey, t *track) *follower {
 	if f := r.followers[key]; f != nil {
 		return f
 	}
-	up := sfu.NewUpTrack(sfu.UpTrackConfig{ID: sfu.TrackID(NewID("TR_")), Kind: key.kind, Codec: t.media.Codec, Relayed: true})
+	up := newUp(sfu.TrackID(NewID("TR_")), key.kind, t.info, t.media, true)
 	f := &follower{followKey: key, viewers: map[string]string{}, track: &track{id: up.ID(), up: up}}
-	up.OnWanted(func(sfu.LayerSet) { r.poke() })
 	r.followers[key] = f
 	return f
 }
@@ -167,12 +143,12 @@ func (r *Room) doMoveFollowers(now time.Time) {
 
 // move ties a follower to a track, or to none.
 func (r *Room) move(f *follower, t *track) {
-	if t != nil && f.tap != nil && f.tap.from == t.up && t.up != nil {
+	if t != nil && f.tap != nil && f.tap.From() == t.up {
 		f.track.up.SetAvailable(t.up.Available())
 		return
 	}
 	if f.tap != nil {
-		f.tap.from.RemoveSink(f.tap)
+		f.tap.Close()
 		f.tap, f.at = nil, ""
 	}
 	if t == nil {
@@ -180,11 +156,9 @@ func (r *Room) move(f *follower, t *track) {
 	}
 	r.ensureUp(t)
 	up := t.up
-	f.tap, f.at = &tap{from: up, to: f.track.up}, t.id
 	f.track.up.SetAvailable(up.Available())
-	f.track.up.OnWanted(func(sfu.LayerSet) { up.WantsChanged() })
 	f.track.up.OnKeyframeRequest(func(l sfu.Layer) { up.RequestKeyframe(l, r.deps.Now()) })
-	up.AddSink(f.tap)
+	f.tap, f.at = sfu.NewTap(up, f.track.up), t.id
 }
 
 // shown picks the track that a follower shows: of its source, of its kind, and
@@ -203,16 +177,16 @@ func (r *Room) shown(key followKey, now sfu.TrackID) *track {
 	return best
 }
 
-// shows reports whether a follower may show a track at all. An encrypted one
-// cannot be seen by a player that has no key.
+// shows reports whether a follower may show a track at all: not one that a
+// player has no key for, and not one whose owner chooses who receives it.
 func (key followKey) shows(t *track) bool {
-	if t.kind() != key.kind || t.media.Codec.MimeType == "" || t.info.Encryption != livekit.Encryption_NONE {
+	if t.kind() != key.kind || t.media.Codec.MimeType == "" || t.info.Encryption != livekit.Encryption_NONE || t.allow != nil {
 		return false
 	}
-	if key.mime != "" && !strings.EqualFold(key.mime, t.media.Codec.MimeType) {
+	if key.mime != "" && (!strings.EqualFold(key.mime, t.media.Codec.MimeType) || key.svc != t.media.SVC) {
 		return false
 	}
-	return key.source == "" || key.source == t.ownerIdentity || key.source == string(t.id)
+	return key.source == "" || key.source == t.ownerIdentity || key.source == string(t.public())
 }
 
 // preferred orders the tracks that a follower may show. It never says that two
@@ -223,6 +197,7 @@ func preferred(owner string, now sfu.TrackID, a, b *track) int {
 		first(!a.info.Muted, !b.info.Muted),
 		cmp.Compare(rank(a.info.Source), rank(b.info.Source)),
 		first(a.id == now, b.id == now),
+		first(a.base == "", b.base == ""),
 		cmp.Compare(a.id, b.id),
 	)
 }
