@@ -37,6 +37,7 @@ type Node struct {
 	Location   Location   `yaml:"location,required"`
 	Capacity   Capacity   `yaml:"capacity"`
 	Page       Page       `yaml:"page"`
+	Rooms      Rooms      `yaml:"rooms"`
 	Recordings Recordings `yaml:"recordings"`
 	Log        Log        `yaml:"log"`
 
@@ -168,6 +169,13 @@ type Page struct {
 	Guests bool `yaml:"guests"`
 	// GuestsMayRecord lets them record where the policy permits it. Off by default.
 	GuestsMayRecord bool `yaml:"guests_may_record"`
+}
+
+// Rooms says what moderators may do through the API.
+type Rooms struct {
+	// RemoteUnmute lets them unmute the tracks of others. Off by default, as
+	// with LiveKit: with it, somebody else opens a microphone.
+	RemoteUnmute bool `yaml:"remote_unmute"`
 }
 
 // Recordings bounds what recordings take of the disk.

@@ -29,6 +29,8 @@ var (
 	ErrNotFound    = errors.New("not found")   // the room or participant does not exist: not_found
 	ErrInvalid     = errors.New("invalid")     // the request cannot be carried out as it stands: invalid_argument
 	ErrUnavailable = errors.New("unavailable") // the node that could do it does not answer now: unavailable
+	// ErrPrecondition: the configuration does not let it be done (failed_precondition).
+	ErrPrecondition = errors.New("failed precondition")
 )
 
 // ErrRefused is a refusal by policy, such as the residency gate's. It becomes

@@ -23,6 +23,7 @@ type Backend interface {
 	DeleteRoom(ctx context.Context, name string) error
 	ListParticipants(ctx context.Context, room string) ([]*livekit.ParticipantInfo, error)
 	RemoveParticipant(ctx context.Context, room, identity string) error
+	Moderation
 }
 
 // NewRoomService serves /twirp/livekit.RoomService/<Method> in JSON and
@@ -216,6 +217,8 @@ func twirpError(op string, err error) error {
 		code = twirp.NotFound
 	case errors.Is(err, ErrInvalid):
 		code = twirp.InvalidArgument
+	case errors.Is(err, ErrPrecondition):
+		code = twirp.FailedPrecondition
 	case errors.Is(err, ErrUnavailable):
 		code = twirp.Unavailable
 	case errors.Is(err, context.DeadlineExceeded):

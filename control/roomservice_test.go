@@ -23,6 +23,7 @@ type rooms struct {
 	people map[string][]*livekit.ParticipantInfo
 	fail   error
 	calls  int
+	last   any // request
 }
 
 func newRooms() *rooms {
@@ -138,8 +139,8 @@ func TestRoomService(t *testing.T) {
 			}
 			_, err = c.GetParticipant(ctx, alice)
 			wantCode(t, err, twirp.NotFound, "participant does not exist")
-			_, err = c.SendData(ctx, &livekit.SendDataRequest{Room: "standup"})
-			wantCode(t, err, twirp.Unimplemented, "SendData is not implemented")
+			_, err = c.PerformRpc(ctx, &livekit.PerformRpcRequest{Room: "standup"})
+			wantCode(t, err, twirp.Unimplemented, "PerformRpc is not implemented")
 		})
 	}
 }

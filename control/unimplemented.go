@@ -8,38 +8,22 @@ import (
 )
 
 // unimplemented answers the methods of RoomService that this server does not have.
-func unimplemented(method string) error {
-	return twirp.Unimplemented.Error("RoomService." + method + " is not implemented by this server")
+func unimplemented(method, why string) error {
+	return twirp.Unimplemented.Error("RoomService." + method + " is not implemented by this server: " + why)
 }
 
-func (s *roomService) MutePublishedTrack(context.Context, *livekit.MuteRoomTrackRequest) (*livekit.MuteRoomTrackResponse, error) {
-	return nil, unimplemented("MutePublishedTrack")
-}
-
-func (s *roomService) UpdateParticipant(context.Context, *livekit.UpdateParticipantRequest) (*livekit.ParticipantInfo, error) {
-	return nil, unimplemented("UpdateParticipant")
-}
-
-func (s *roomService) UpdateSubscriptions(context.Context, *livekit.UpdateSubscriptionsRequest) (*livekit.UpdateSubscriptionsResponse, error) {
-	return nil, unimplemented("UpdateSubscriptions")
-}
-
-func (s *roomService) SendData(context.Context, *livekit.SendDataRequest) (*livekit.SendDataResponse, error) {
-	return nil, unimplemented("SendData")
-}
-
-func (s *roomService) UpdateRoomMetadata(context.Context, *livekit.UpdateRoomMetadataRequest) (*livekit.Room, error) {
-	return nil, unimplemented("UpdateRoomMetadata")
-}
+// otherPolicy is why nobody is taken from one room to another: residency is decided
+// when a person joins, for the room they chose.
+const otherPolicy = "the other room may have another residency policy; let the participant join it with a token of its own"
 
 func (s *roomService) ForwardParticipant(context.Context, *livekit.ForwardParticipantRequest) (*livekit.ForwardParticipantResponse, error) {
-	return nil, unimplemented("ForwardParticipant")
+	return nil, unimplemented("ForwardParticipant", otherPolicy)
 }
 
 func (s *roomService) MoveParticipant(context.Context, *livekit.MoveParticipantRequest) (*livekit.MoveParticipantResponse, error) {
-	return nil, unimplemented("MoveParticipant")
+	return nil, unimplemented("MoveParticipant", otherPolicy)
 }
 
 func (s *roomService) PerformRpc(context.Context, *livekit.PerformRpcRequest) (*livekit.PerformRpcResponse, error) {
-	return nil, unimplemented("PerformRpc")
+	return nil, unimplemented("PerformRpc", "a participant has to call, or use SendData")
 }

@@ -44,6 +44,7 @@ type client struct {
 	room     *livekit.Room
 	leave    *livekit.LeaveRequest
 	replies  []*livekit.RequestResponse
+	orders   []*livekit.SignalResponse     // mute and track_unpublished, in order
 	tracks   map[string]*livekit.TrackInfo // own, by cid
 	got      map[string]*atomic.Uint64     // packets received, by track sid
 	data     []*livekit.DataPacket
@@ -209,8 +210,8 @@ func (c *client) read() {
 	}
 }
 
-func (c *client) handle(m *livekit.SignalResponse) {
-	switch m := m.Message.(type) {
+func (c *client) handle(all *livekit.SignalResponse) {
+	switch m := all.Message.(type) {
 	case *livekit.SignalResponse_Offer:
 		c.answer(m.Offer)
 		return
@@ -220,7 +221,7 @@ func (c *client) handle(m *livekit.SignalResponse) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	switch m := m.Message.(type) {
+	switch m := all.Message.(type) {
 	case *livekit.SignalResponse_Join:
 		c.join, c.room = m.Join, m.Join.Room
 		for _, p := range m.Join.OtherParticipants {
@@ -244,6 +245,8 @@ func (c *client) handle(m *livekit.SignalResponse) {
 		c.leave = m.Leave
 	case *livekit.SignalResponse_TrackPublished:
 		c.tracks[m.TrackPublished.Cid] = m.TrackPublished.Track
+	case *livekit.SignalResponse_Mute, *livekit.SignalResponse_TrackUnpublished:
+		c.orders = append(c.orders, all)
 	case *livekit.SignalResponse_RequestResponse:
 		c.replies = append(c.replies, m.RequestResponse)
 	}

@@ -36,6 +36,7 @@ type Config struct {
 	Keys       control.Keys     // API keys
 	Geo        Geo              //
 	Page       Page             //
+	Rooms      Rooms            //
 	DataDir    string           // rooms.db, recordings/, keys/, admin.sock
 	MinFree    int64            // bytes that recordings leave free on the disk
 	Standalone bool             // a node without a mesh (domicile dev)
@@ -81,6 +82,13 @@ type Geo struct {
 type Page struct {
 	Guests          bool
 	GuestsMayRecord bool
+}
+
+// Rooms says what moderators may do.
+type Rooms struct {
+	// RemoteUnmute lets them unmute somebody else's track. Off, as with LiveKit:
+	// a microphone is opened by its owner.
+	RemoteUnmute bool
 }
 
 // Addresses are what the node really bound.

@@ -175,9 +175,10 @@ func (n *Node) validate(w http.ResponseWriter, r *http.Request) {
 func (n *Node) roomDeps() room.Deps {
 	d := room.Deps{
 		Self: n.cfg.Self, City: n.cfg.City, Gate: n.gate, Peer: n.peer, Link: n.link, Home: n.home,
-		Save:   func(room.Record) error { return nil },
-		Forget: func(string) error { return nil },
-		Vault:  n.vault, Engine: n.engine, ICEServers: n.iceServers, Mint: n.mint, Now: n.now, Log: n.log,
+		Save:         func(room.Record) error { return nil },
+		Forget:       func(string) error { return nil },
+		RemoteUnmute: n.cfg.Rooms.RemoteUnmute,
+		Vault:        n.vault, Engine: n.engine, ICEServers: n.iceServers, Mint: n.mint, Now: n.now, Log: n.log,
 	}
 	if n.store != nil {
 		d.Save, d.Forget = n.store.save, n.store.forget

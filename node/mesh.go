@@ -231,8 +231,9 @@ type command struct {
 	Op       string `json:"op"` // see doCommand
 	Room     string `json:"room"`
 	Identity string `json:"identity,omitempty"`
-	Policy   string `json:"policy,omitempty"` // of opRooms and opRecord
-	Passed   bool   `json:"passed,omitempty"` // passed on by the home already
+	Policy   string `json:"policy,omitempty"`  // of opRooms and opRecord
+	Passed   bool   `json:"passed,omitempty"`  // passed on by the home already
+	Request  []byte `json:"request,omitempty"` // of the API, protobuf; see moderate.go
 }
 
 // The operations of commands.
@@ -271,7 +272,7 @@ func (n *Node) doCommand(ctx context.Context, from residency.NodeName, body []by
 	if !ok {
 		return nil, residency.Permit{}, notFound(c.Room)
 	}
-	permit, v := n.permit(c.Room, rec.Policy, residency.ClassSignalling, from, n.servesOutside(c.Room, from))
+	permit, v := n.permit(c.Room, rec.Policy, c.class(), from, n.servesOutside(c.Room, from))
 	if !v.Allow {
 		return nil, residency.Permit{}, refused(v)
 	}

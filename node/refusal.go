@@ -32,12 +32,13 @@ type Use struct {
 
 // The codes of refusals.
 const (
-	CodeRefused     = "refused"     // by residency or placement
-	CodeNotFound    = "not_found"   // no such room or participant
-	CodeInvalid     = "invalid"     // the request cannot be carried out as it stands
-	CodeForbidden   = "forbidden"   // the token does not grant it
-	CodeUnavailable = "unavailable" // a node that is needed cannot be asked now
-	CodeInternal    = "internal"    // this node failed; its log says how
+	CodeRefused      = "refused"             // by residency or placement
+	CodeNotFound     = "not_found"           // no such room or participant
+	CodeInvalid      = "invalid"             // the request cannot be carried out as it stands
+	CodeForbidden    = "forbidden"           // the token does not grant it
+	CodePrecondition = "failed_precondition" // the node's configuration does not allow it
+	CodeUnavailable  = "unavailable"         // a node that is needed cannot be asked now
+	CodeInternal     = "internal"            // this node failed; its log says how
 )
 
 // rulePolicyMismatch refuses a token that asks for another policy than the room has.
@@ -64,6 +65,8 @@ func (r *Refusal) status() int {
 		return http.StatusNotFound
 	case CodeInvalid:
 		return http.StatusBadRequest
+	case CodePrecondition:
+		return http.StatusPreconditionFailed
 	case CodeUnavailable:
 		return http.StatusServiceUnavailable
 	}
@@ -147,6 +150,8 @@ func toControl(err error) error {
 		return fmt.Errorf("%w: %w", control.ErrNotFound, r)
 	case CodeInvalid:
 		return fmt.Errorf("%w: %w", control.ErrInvalid, r)
+	case CodePrecondition:
+		return fmt.Errorf("%w: %w", control.ErrPrecondition, r)
 	case CodeUnavailable:
 		return fmt.Errorf("%w: %w", control.ErrUnavailable, r)
 	}

@@ -182,13 +182,7 @@ func (s service) RemoveParticipant(ctx context.Context, name, who string) error 
 	if err != nil {
 		return toControl(err)
 	}
-	to := s.n.home(name, rec.Policy)
-	if r := s.n.rooms.get(name); r != nil {
-		if at, ok := r.Snapshot().Where[who]; ok {
-			to = at
-		}
-	}
-	_, err = s.n.command(ctx, to, rec, command{Op: opRemove, Room: name, Identity: who})
+	_, err = s.n.command(ctx, s.n.whereIs(rec, who), rec, command{Op: opRemove, Room: name, Identity: who})
 	return toControl(err)
 }
 
@@ -197,6 +191,7 @@ type reply struct {
 	Participants [][]byte        `json:"participants,omitempty"` // livekit.ParticipantInfo as JSON
 	Recording    *room.Recording `json:"recording,omitempty"`
 	Rooms        []listedRoom    `json:"rooms,omitempty"`
+	Track        []byte          `json:"track,omitempty"` // livekit.TrackInfo as JSON
 }
 
 func (r reply) participants() ([]*livekit.ParticipantInfo, error) {
@@ -221,7 +216,7 @@ func (n *Node) command(ctx context.Context, to residency.NodeName, rec room.Reco
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	permit, v := n.permit(rec.Name, rec.Policy, residency.ClassSignalling, to, n.servesOutside(rec.Name, to))
+	permit, v := n.permit(rec.Name, rec.Policy, c.class(), to, n.servesOutside(rec.Name, to))
 	if !v.Allow {
 		return reply{}, refused(v)
 	}
@@ -238,7 +233,17 @@ func (n *Node) obey(ctx context.Context, rec room.Record, c command) (reply, err
 	case opParticipants:
 		return n.participantsOf(c.Room)
 	case opRemove:
-		return reply{}, n.remove(ctx, c)
+		return n.remove(ctx, c)
+	case opMute:
+		return n.mute(ctx, c)
+	case opUpdate:
+		return n.update(ctx, c)
+	case opSubscriptions:
+		return n.subscriptions(ctx, c)
+	case opData:
+		return n.sendData(ctx, c)
+	case opMetadata:
+		return n.setMetadata(ctx, rec, c)
 	case opRecord:
 		return n.record(ctx, rec)
 	case opStopRecord:
@@ -286,25 +291,6 @@ func (n *Node) participantsOf(name string) (reply, error) {
 		out.Participants = append(out.Participants, b)
 	}
 	return out, nil
-}
-
-// remove sends a participant away; a home passes it on to the node that serves them.
-func (n *Node) remove(ctx context.Context, c command) error {
-	absent := &Refusal{Code: CodeNotFound, Message: fmt.Sprintf("participant %q is not in room %q", c.Identity, c.Room)}
-	r := n.rooms.get(c.Room)
-	if r == nil {
-		return absent
-	}
-	if found, err := r.Remove(ctx, c.Identity); err != nil || found {
-		return err
-	}
-	at, ok := r.Snapshot().Where[c.Identity]
-	if !ok || at == n.cfg.Self.Name || c.Passed {
-		return absent
-	}
-	c.Passed = true
-	_, err := n.command(ctx, at, r.Snapshot().Record, c)
-	return err
 }
 
 // record starts recording a room on this origin.

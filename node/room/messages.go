@@ -148,6 +148,7 @@ type Layers struct {
 // Data carries one livekit.DataPacket whose sender fields the sending node has set.
 type Data struct {
 	Reliable bool   `json:"reliable,omitempty"`
+	Server   bool   `json:"server,omitempty"` // from the API, in the name of no participant
 	Packet   []byte `json:"packet"`
 }
 

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/time/rate"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/domicile/domicile/control"
 	"github.com/domicile/domicile/node/rtc"
 	"github.com/domicile/domicile/node/sfu"
 	"github.com/domicile/domicile/node/signal"
@@ -70,12 +71,13 @@ type Participant struct {
 	muted       map[sfu.TrackID]bool // tracks whose media is about to come
 	renamed     *rate.Limiter        // changes of its own metadata
 	simulated   simulation
-	allow       *Permissions         // who may receive its tracks
-	unannounced bool                 // the other nodes have not heard of its last change
-	refused     map[sfu.TrackID]bool // tracks that it wants and may not have, as it was told
-	cannot      map[string]bool      // codecs that its client cannot decode, by MIME type
-	lacking     map[sfu.TrackID]bool // tracks that it waits for in another codec
-	hopeless    map[sfu.TrackID]bool // tracks that it cannot decode in any codec, as it was told
+	allow       *Permissions              // who may receive its tracks
+	unannounced bool                      // the other nodes have not heard of its last change
+	refused     map[sfu.TrackID]bool      // tracks that it wants and may not have, as it was told
+	cannot      map[string]bool           // codecs that its client cannot decode, by MIME type
+	lacking     map[sfu.TrackID]bool      // tracks that it waits for in another codec
+	hopeless    map[sfu.TrackID]bool      // tracks that it cannot decode in any codec, as it was told
+	silenced    map[sfu.TrackID]time.Time // muted by a moderator: when the client was told, zero if it was not
 
 	// line is where messages for the client go, nil while there is no connection.
 	// Set by Room.run, so that a client that comes back misses nothing; cleared
@@ -94,9 +96,10 @@ type Participant struct {
 	heardAt     time.Time
 	active      bool
 
-	lastReliable atomic.Uint32 // highest reliable data sequence handled; written by Serve
-	data         *rate.Limiter // bytes of data packets; safe for concurrent use, as the next
-	requests     *rate.Limiter // signalling requests
+	token        atomic.Pointer[control.Grants] // what it may do now; replaced by Room.run
+	lastReliable atomic.Uint32                  // highest reliable data sequence handled; written by Serve
+	data         *rate.Limiter                  // bytes of data packets; safe for concurrent use, as the next
+	requests     *rate.Limiter                  // signalling requests
 }
 
 // ErrFull is returned to a participant for whom there is no place.
@@ -156,6 +159,7 @@ func (r *Room) Serve(ctx context.Context, c conn, join signal.Join, att Attendee
 		settings: map[sfu.TrackID]*livekit.UpdateTrackSettings{}, heardAt: r.deps.Now(),
 		requests: rate.NewLimiter(requestRate, requestBurst), tokenEnds: join.Token.Expires,
 	}
+	p.token.Store(join.Token)
 	p.attached = newLine(c)
 	p.line.Store(p.attached)
 	session, err := r.deps.Engine.NewSession(events{p}, rtc.SessionConfig{

@@ -151,11 +151,11 @@ func (p *Participant) refuseTrack(req *livekit.AddTrackRequest, why livekit.Requ
 }
 
 func (p *Participant) mayPublish(req *livekit.AddTrackRequest) string {
-	perm := permission(p.join.Token)
+	perm := permission(p.token.Load())
 	switch {
 	case !perm.CanPublish:
 		return "the token does not grant canPublish"
-	case len(perm.CanPublishSources) > 0 && !slices.Contains(perm.CanPublishSources, req.Source):
+	case !mayPublishSource(perm, req.Source):
 		return "the token does not grant publishing " + req.Source.String()
 	case len(req.Cid) == 0 || len(req.Cid) > 256 || len(req.Name) > 256 || len(req.Layers) > 8 || len(req.SimulcastCodecs) > 4 || !validStream(req.Stream):
 		return "the track's description is too large or lacks its client id"
@@ -247,8 +247,8 @@ func (e events) Unpublish(up *sfu.UpTrack) {
 
 // doPublished makes a track part of the room once its media arrives.
 func (r *Room) doPublished(p *Participant, info *livekit.TrackInfo, media TrackRecord, up *sfu.UpTrack) {
-	if r.locals[p.identity] != p {
-		return
+	if r.locals[p.identity] != p || !mayPublishSource(p.info.Permission, info.Source) {
+		return // it has left, or the right was taken away while the media was on its way
 	}
 	t := &track{
 		id: up.ID(), node: r.deps.Self.Name, ownerSID: p.sid, ownerIdentity: p.identity, poke: r.poke,

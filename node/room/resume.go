@@ -3,6 +3,7 @@ package room
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/livekit/protocol/livekit"
@@ -90,7 +91,7 @@ func (r *Room) doResume(l *line, join signal.Join, country residency.Country) (*
 		l.end("simulated")
 		return p, nil
 	}
-	for _, m := range r.reunion(p) {
+	for _, m := range slices.Insert(r.reunion(p), 1, p.untold(r.deps.Now())...) {
 		if err := l.conn.Send(m); err != nil {
 			return nil, err
 		}
@@ -206,10 +207,9 @@ func (p *Participant) doAttach(l *line, sent signal.First) {
 // connected, or has closed its media, is not coming back to this session.
 func (p *Participant) doLost() error {
 	l := p.attached
-	p.attached = nil
+	p.attached, p.lostAt = nil, p.room.deps.Now()
 	p.line.CompareAndSwap(l, nil)
 	l.end(errLost.Error())
-	p.lostAt = p.room.deps.Now()
 	if !p.active || p.mediaClosed {
 		return errLost
 	}
@@ -280,15 +280,7 @@ func (r *Room) doSync(p *Participant, s *livekit.SyncState) {
 	for _, sid := range sids {
 		p.wanted[sfu.TrackID(sid)] = s.GetSubscription().GetSubscribe()
 	}
-	for _, t := range r.tracks {
-		switch {
-		case t.base != "":
-		case p.desires(t):
-			r.offerTo(t, p)
-		default:
-			p.unsubscribe(t.id)
-		}
-	}
+	r.doResubscribe(p)
 	disabled := map[sfu.TrackID]bool{}
 	for _, sid := range s.GetTrackSidsDisabled() {
 		disabled[sfu.TrackID(sid)] = true

@@ -72,6 +72,8 @@ type Deps struct {
 	Vault      *vault.Vault
 	Engine     *rtc.Engine
 	ICEServers func(room, sid string) []*livekit.ICEServer // for a participant
+	// RemoteUnmute lets a moderator unmute somebody else's track.
+	RemoteUnmute bool
 	// Mint makes a token for who is here already; nil: tokens are not renewed.
 	Mint func(g control.Grants, ttl time.Duration) (string, error)
 	Now  func() time.Time

@@ -29,7 +29,7 @@ func (p *Participant) doRequest(req *livekit.SignalRequest) error {
 	case *livekit.SignalRequest_AddTrack:
 		p.doAddTrack(m.AddTrack)
 	case *livekit.SignalRequest_Mute:
-		p.room.post(func() { p.room.doMute(p, sfu.TrackID(m.Mute.GetSid()), m.Mute.GetMuted()) })
+		p.room.post(func() { p.room.doClientMute(p, sfu.TrackID(m.Mute.GetSid()), m.Mute.GetMuted()) })
 	case *livekit.SignalRequest_Subscription:
 		p.room.post(func() { p.room.doSubscription(p, m.Subscription) })
 	case *livekit.SignalRequest_TrackSetting:

@@ -149,7 +149,7 @@ func (p *Participant) doUnsubscribe(id sfu.TrackID) {
 
 // doData takes a data packet of the client, states who sent it, and passes it on.
 func (p *Participant) doData(reliable bool, b []byte) {
-	if !permission(p.join.Token).CanPublishData {
+	if !permission(p.token.Load()).CanPublishData {
 		return
 	}
 	pkt := &livekit.DataPacket{}
@@ -180,15 +180,8 @@ func (p *Participant) doData(reliable bool, b []byte) {
 
 // doLocalData delivers a participant's data here and on the other nodes.
 func (r *Room) doLocalData(p *Participant, reliable bool, pkt *livekit.DataPacket, b []byte) {
-	if r.locals[p.identity] != p {
-		return
-	}
-	r.deliver(reliable, pkt, b)
-	body := encode(Data{Reliable: reliable, Packet: b})
-	for name, m := range r.remotes {
-		if m.addressed(pkt) {
-			r.sendTo(name, KindData, body)
-		}
+	if r.locals[p.identity] == p && p.info.Permission.CanPublishData {
+		r.spread(Data{Reliable: reliable, Packet: b}, pkt)
 	}
 }
 
@@ -226,7 +219,7 @@ func (r *Room) doRemoteData(from residency.NodeName, d Data) {
 		return
 	}
 	m := r.remotes[from]
-	if m == nil || !m.sent(pkt) {
+	if m == nil || !m.sent(pkt) && !(d.Server && fromServer(pkt)) {
 		r.log.Warn("data packet in the name of nobody at its node is dropped", "node", from)
 		return
 	}

@@ -90,7 +90,7 @@ func (p *Participant) doToken(now time.Time) {
 		return
 	}
 	p.tokenEnds = now.Add(tokenTTL)
-	token, err := p.room.deps.Mint(*p.join.Token, tokenTTL)
+	token, err := p.room.deps.Mint(*p.token.Load(), tokenTTL)
 	if err != nil {
 		p.log.Warn("renewing a token", "error", err)
 		return
