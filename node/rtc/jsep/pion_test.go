@@ -74,6 +74,10 @@ func TestSubscriberWithPion(t *testing.T) {
 		if b.Codec.MimeType != want.mime || b.PayloadType == 0 || b.SSRC == 0 || (b.RTXSSRC != 0 && b.RTXPayloadType != 0) != want.rtx {
 			t.Errorf("binding %d: %+v", i, b)
 		}
+		// This client reports on no transport-wide numbers.
+		if b.Extensions.MID != 4 || b.Extensions.TransportCC != 0 || b.Feedback.TransportCC {
+			t.Errorf("binding %d: %+v", i, b)
+		}
 	}
 	if got := fmt.Sprint(p.MIDs()); got != "map[1:TR_mic 2:TR_cam 3:TR_screen]" {
 		t.Errorf("MIDs %s", got)

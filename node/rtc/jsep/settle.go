@@ -109,6 +109,9 @@ func (s *section) binding() Binding {
 	b.Codec, b.PayloadType, b.SSRC, b.Feedback = f.Codec, f.PayloadType, at.ssrc, f.Feedback
 	b.Feedback.TransportCC = b.Feedback.TransportCC && s.kind == Video
 	b.Extensions = s.taken.ext.only(s.kind, give)
+	if !b.Feedback.TransportCC {
+		b.Extensions.TransportCC = 0 // numbers that nobody would report on
+	}
 	if f.RTX != 0 && at.rtx != 0 {
 		b.RTXSSRC, b.RTXPayloadType = at.rtx, f.RTX
 	}

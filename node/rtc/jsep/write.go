@@ -66,7 +66,7 @@ func (p *Peer) writeSession(d *sdp.SessionDescription, st *state, l Local) {
 		d.WithValueAttribute(sdp.AttrKeyGroup, strings.Join(bundle, " "))
 	}
 	d.WithPropertyAttribute(sdp.AttrKeyICELite)
-	d.WithValueAttribute(sdp.AttrKeyICEOptions, "ice2 trickle")
+	d.WithValueAttribute(sdp.AttrKeyICEOptions, "trickle ice2")
 	if mixed {
 		d.WithPropertyAttribute(sdp.AttrKeyExtMapAllowMixed)
 	}
