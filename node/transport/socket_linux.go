@@ -48,9 +48,11 @@ type receiver struct {
 	iovs  [maxRead]unix.Iovec
 	names [maxRead]sockname
 	bufs  [maxRead][maxDatagram + 1]byte
-	n     int
+	first int // where the next read begins
+	n     int // how many it brought
 	errno syscall.Errno
-	read  func(fd uintptr) bool // made once, so that reading allocates nothing
+	read  func(fd uintptr) bool // made once, like the next, so that reading allocates nothing
+	look  func(fd uintptr)      // reads without waiting
 }
 
 func newReceiver(s *socket) *receiver {
@@ -63,19 +65,22 @@ func newReceiver(s *socket) *receiver {
 		r.hdrs[i].hdr.SetIovlen(1)
 	}
 	r.read = func(fd uintptr) bool {
-		for i := range r.hdrs {
-			r.hdrs[i].hdr.Namelen = uint32(len(sockname{}))
+		rest := r.hdrs[r.first:]
+		for i := range rest {
+			rest[i].hdr.Namelen = uint32(len(sockname{}))
 		}
-		n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&r.hdrs[0])), maxRead, unix.MSG_DONTWAIT, 0, 0)
+		n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&rest[0])), uintptr(len(rest)), unix.MSG_DONTWAIT, 0, 0)
 		r.n, r.errno = int(n), errno
 		return errno != unix.EAGAIN && errno != unix.EINTR
 	}
+	r.look = func(fd uintptr) { r.read(fd) }
 	return r
 }
 
 // receive waits for datagrams and returns how many came. Errors of single
 // destinations, which the kernel reports here, are passed over.
 func (r *receiver) receive() (int, error) {
+	r.first = 0
 	for {
 		if err := r.sock.raw.Read(r.read); err != nil {
 			return 0, err
@@ -87,6 +92,18 @@ func (r *receiver) receive() (int, error) {
 			return 0, r.errno
 		}
 	}
+}
+
+// linger waits a moment for what follows the n datagrams that came, and returns how
+// many there are then.
+func (r *receiver) linger(n int) int {
+	moment := unix.NsecToTimespec(int64(lingerFor))
+	_ = unix.Nanosleep(&moment, nil) // a signal makes it shorter; Go's own timers are good for a millisecond
+	r.first = n
+	if err := r.sock.raw.Control(r.look); err != nil || r.errno != 0 {
+		return n
+	}
+	return n + r.n
 }
 
 // datagram returns one of those that came, valid until the next receive.

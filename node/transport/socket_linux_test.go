@@ -107,3 +107,64 @@ func TestReadingAllocatesNothing(t *testing.T) {
 		t.Errorf("%v allocations for three datagrams, want none", allocs)
 	}
 }
+
+// TestTheRestOfAFrameIsReadBehindItsBeginning and the beginning stays as it is.
+func TestTheRestOfAFrameIsReadBehindItsBeginning(t *testing.T) {
+	g, err := bindGroup(netip.MustParseAddrPort("127.0.0.1:0"), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.close()
+	c, in := listenUDP(t, "127.0.0.1:0"), newReceiver(g.socks[0])
+	send := func(s string) {
+		if _, err := c.WriteToUDPAddrPort([]byte(s), g.addr); err != nil {
+			t.Fatal(err)
+		}
+	}
+	send("first")
+	n, err := in.receive()
+	if err != nil || n != 1 {
+		t.Fatal(n, err)
+	}
+	if n = in.linger(1); n != 1 {
+		t.Errorf("%d datagrams when nothing follows, want 1", n)
+	}
+	send("second")
+	send("third")
+	if n = in.linger(1); n != 3 {
+		t.Fatalf("%d datagrams, want 3", n)
+	}
+	for i, want := range []string{"first", "second", "third"} {
+		if _, b := in.datagram(i); string(b) != want {
+			t.Errorf("datagram %d is %q, want %q", i, b, want)
+		}
+	}
+	send("next")
+	if n, err = in.receive(); err != nil || n != 1 {
+		t.Fatal(n, err)
+	}
+	if _, b := in.datagram(0); string(b) != "next" {
+		t.Errorf("got %q", b)
+	}
+}
+
+func TestUnfinished(t *testing.T) {
+	marked := packet(1, 1, make([]byte, 1000))
+	marked[1] |= 0x80
+	for _, c := range []struct {
+		name string
+		b    []byte
+		want bool
+	}{
+		{"middle of a frame", packet(1, 1, make([]byte, 1000)), true},
+		{"end of a frame", marked, false},
+		{"audio", packet(1, 1, make([]byte, 120)), false},
+		{"a long report", append([]byte{0x80, 205}, make([]byte, 1000)...), false},
+		{"handshake", append([]byte{22, 0xfe}, make([]byte, 1000)...), false},
+		{"nothing", nil, false},
+	} {
+		if got := unfinished(c.b); got != c.want {
+			t.Errorf("%s: %v, want %v", c.name, got, c.want)
+		}
+	}
+}

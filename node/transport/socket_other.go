@@ -38,6 +38,9 @@ func (r *receiver) receive() (int, error) {
 	}
 }
 
+// linger has no room for more.
+func (r *receiver) linger(n int) int { return n }
+
 func (r *receiver) datagram(int) (*sockname, []byte) { return &r.name, r.buf[:r.n] }
 
 // sender sends one datagram at a time.

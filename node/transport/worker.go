@@ -14,6 +14,15 @@ const (
 	// maxRead is how many datagrams are read in one call, and so at most handled
 	// before what they caused leaves.
 	maxRead = 64
+	// audioAtMost is the longest packet of audio worth thinking of, in bytes: 20 ms of
+	// stereo twice (RED). The packets of a picture that needs several are longer.
+	audioAtMost = 600
+	// lingerFor is how long a worker waits for the rest of a frame, once for each
+	// read, in addition to the 50 µs that the kernel adds. The reader of a quiet
+	// socket wakes for the first packet, which would leave alone, as a message to
+	// each receiver, and the rest after it: measured with frames of six to 100
+	// clients, 3.2 packets in a message without, 5.9 with it, and a sixth less CPU time.
+	lingerFor = 50 * time.Microsecond
 	// sweepEvery is after how many paths gone a worker looks for those it still
 	// knows: few enough to hold little memory, seldom enough to cost nothing.
 	sweepEvery = 256
@@ -56,13 +65,27 @@ func (w *Worker) run() {
 		if err != nil {
 			return // the socket is closed
 		}
-		now := w.engine.now()
-		for i := range n {
-			name, b := w.in.datagram(i)
-			w.datagram(name, b, now)
+		w.take(0, n)
+		if _, last := w.in.datagram(n - 1); n < maxRead && unfinished(last) {
+			w.take(n, w.in.linger(n))
 		}
 		w.drained()
 	}
+}
+
+// take handles the datagrams from first to before last.
+func (w *Worker) take(first, last int) {
+	now := w.engine.now()
+	for i := first; i < last; i++ {
+		name, b := w.in.datagram(i)
+		w.datagram(name, b, now)
+	}
+}
+
+// unfinished tells whether more of a frame is likely to follow at once: the packet
+// is a big one and does not have the marker that ends a picture.
+func unfinished(b []byte) bool {
+	return len(b) > audioAtMost && classify(b) == kindRTP && b[1]&0x80 == 0
 }
 
 // drained tells the connections that were touched, and sends what they answered.
