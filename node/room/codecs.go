@@ -205,8 +205,33 @@ func (r *Room) doAddCodec(p *Participant, req *livekit.AddTrackRequest) {
 		p.refuseTrack(req, livekit.RequestResponse_LIMIT_EXCEEDED, "too many tracks wait for their media")
 		return
 	}
+	p.prefer(req)
 	p.send(&livekit.SignalResponse{Message: &livekit.SignalResponse_TrackPublished{
 		TrackPublished: &livekit.TrackPublishedResponse{Cid: req.Cid, Track: t.info}}})
+}
+
+// prefer has the client publish in the codec that it announced: the answer says
+// which one comes first, and a browser sends that one. Speech comes with
+// redundancy (RFC 2198) unless the client does not want it.
+func (p *Participant) prefer(req *livekit.AddTrackRequest) {
+	want := map[string]string{}
+	for i, c := range req.SimulcastCodecs {
+		cid := c.Cid
+		if cid == "" && i == 0 {
+			cid = req.Cid
+		}
+		if cid != "" && shortOf(mimeOf(c.Codec)) != "" {
+			want[cid] = mimeOf(c.Codec)
+		}
+	}
+	if req.Type == livekit.TrackType_AUDIO && !req.DisableRed && !req.Stereo && req.Encryption == livekit.Encryption_NONE {
+		want[req.Cid] = "audio/red"
+	}
+	for cid, mime := range want {
+		if err := p.session.Prefer(cid, mime); err != nil {
+			p.log.Debug("codec is not preferred", "error", err)
+		}
+	}
 }
 
 // codecInfos are the codecs of an announced track, the preferred one first, in

@@ -99,6 +99,7 @@ type TrackRecord struct {
 	Available  sfu.LayerSet   `json:"available"`
 	Extensions sfu.Extensions `json:"ext"`           // as the publisher negotiated them: packets travel as they came
 	SVC        bool           `json:"svc,omitempty"` // one stream carries all the spatial layers
+	RED        uint8          `json:"red,omitempty"` // payload type of redundant audio
 }
 
 // Participants carries changes of participant records. With Whole set, Here

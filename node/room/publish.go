@@ -139,6 +139,7 @@ func (p *Participant) doAddTrack(req *livekit.AddTrackRequest) {
 		p.refuseTrack(req, livekit.RequestResponse_LIMIT_EXCEEDED, "too many tracks wait for their media")
 		return
 	}
+	p.prefer(req)
 	p.send(&livekit.SignalResponse{Message: &livekit.SignalResponse_TrackPublished{
 		TrackPublished: &livekit.TrackPublishedResponse{Cid: req.Cid, Track: reply}}})
 }
@@ -211,7 +212,7 @@ func (e events) Publish(in rtc.Incoming) *sfu.UpTrack {
 			return nil
 		}
 	}
-	media := TrackRecord{Codec: in.Codec, Extensions: in.Extensions, SVC: in.SVC}
+	media := TrackRecord{Codec: in.Codec, Extensions: in.Extensions, SVC: in.SVC, RED: in.REDPayloadType}
 	up := newUp(id, in.Kind, info, media, false)
 	published := func() { p.room.doPublished(p, info, media, up) }
 	if found.variant {
@@ -229,7 +230,7 @@ func (e events) Publish(in rtc.Incoming) *sfu.UpTrack {
 // newUp makes the UpTrack of a track, here or from elsewhere.
 func newUp(id sfu.TrackID, kind sfu.Kind, info *livekit.TrackInfo, m TrackRecord, relayed bool) *sfu.UpTrack {
 	return sfu.NewUpTrack(sfu.UpTrackConfig{ID: id, Kind: kind, Codec: m.Codec, Relayed: relayed,
-		Extensions: m.Extensions, SVC: m.SVC, Screen: info.Source == livekit.TrackSource_SCREEN_SHARE})
+		Extensions: m.Extensions, REDPayloadType: m.RED, SVC: m.SVC, Screen: info.Source == livekit.TrackSource_SCREEN_SHARE})
 }
 
 // settle writes into a track's record what its media turned out to be.

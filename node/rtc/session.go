@@ -48,6 +48,9 @@ type Incoming struct {
 	RIDs       []string       // simulcast streams as offered; empty: one stream
 	Extensions sfu.Extensions // header extensions in its packets
 	SVC        bool           // one stream may hold several spatial layers
+	// REDPayloadType is that of redundant audio, of which packets of another type
+	// have none (sfu.UpTrackConfig). 0 for other codecs.
+	REDPayloadType uint8
 }
 
 // Events is told what happens in a session. Calls come from several goroutines,
@@ -132,6 +135,21 @@ func (s *Session) Publish(offer string, _ uint32) (Answer, error) {
 		return Answer{}, fmt.Errorf("answer publisher: %w", err)
 	}
 	return a, nil
+}
+
+// Prefer asks the client to publish a track, named by the track id of its msid, in
+// a codec, as far as it offers that one. It counts from the next answer on.
+func (s *Session) Prefer(cid, mime string) error {
+	p, err := s.publisher()
+	if err == nil {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		err = p.neg.Prefer(cid, mime)
+	}
+	if err != nil {
+		return fmt.Errorf("prefer %q: %w", mime, err)
+	}
+	return nil
 }
 
 // publisher returns the connection that the client offers; the first call makes it.

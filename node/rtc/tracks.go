@@ -18,6 +18,7 @@ type incoming struct {
 	// Static after construction.
 	about  Incoming
 	format jsep.Format
+	opus   uint8                        // payload type of Opus beside redundant audio, else 0
 	asks   [sfu.MaxLayers]atomic.Uint32 // SSRC by layer, for keyframe requests
 
 	// Guarded by receiving.mu.
@@ -26,9 +27,12 @@ type incoming struct {
 	gone  bool         // the client sends it no more
 }
 
-// carries reports whether a packet of the type is in the track's codec. A client
-// that changes the codec has to publish anew.
-func (t *incoming) carries(pt uint8) bool { return pt == t.format.PayloadType }
+// carries reports whether a packet of the type is in the track's codec; redundant
+// audio may come without redundancy. A client that changes the codec has to publish
+// anew.
+func (t *incoming) carries(pt uint8) bool {
+	return pt == t.format.PayloadType || t.opus != 0 && pt == t.opus
+}
 
 // negotiated follows what the client says that it sends. A track ends when its
 // section ends or carries another one.
@@ -104,6 +108,9 @@ func (r *receiving) resolve(rtp []byte) *stream {
 		return nil
 	}
 	format, rtx := formatOf(sec.in, pt)
+	if format != nil && !rtx && strings.EqualFold(sec.in.Formats[0].Codec.MimeType, "audio/red") {
+		format = &sec.in.Formats[0] // whichever comes first, with or without redundancy
+	}
 	if format == nil || rtx && sec.track == nil || !r.track(sec, *format) {
 		return nil
 	}
@@ -256,7 +263,20 @@ func newIncoming(in jsep.Incoming, f jsep.Format) *incoming {
 	}
 	mime := strings.ToLower(f.Codec.MimeType)
 	about.SVC = (mime == "video/vp9" || mime == "video/av1") && len(in.RIDs) <= 1 && len(in.Streams) <= 1
-	return &incoming{about: about, format: f}
+	t := &incoming{about: about, format: f}
+	if mime == "audio/red" {
+		t.about.REDPayloadType, t.opus = f.PayloadType, opusType(in)
+	}
+	return t
+}
+
+func opusType(in jsep.Incoming) uint8 {
+	for _, f := range in.Formats {
+		if strings.EqualFold(f.Codec.MimeType, "audio/opus") {
+			return f.PayloadType
+		}
+	}
+	return 0
 }
 
 // mediaExtensions are the extensions that the media plane reads.
