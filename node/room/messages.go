@@ -126,6 +126,7 @@ type TrackOpen struct {
 	Track     sfu.TrackID  `json:"track"`
 	Alias     uint32       `json:"alias"`
 	Available sfu.LayerSet `json:"available"`
+	Rates     sfu.Rates    `json:"rates"`
 }
 
 // TrackClosed says that a track does not come, and why.
@@ -144,6 +145,7 @@ type Keyframe struct {
 type Layers struct {
 	Track     sfu.TrackID  `json:"track"`
 	Available sfu.LayerSet `json:"available"`
+	Rates     sfu.Rates    `json:"rates"` // bit/s, also of layers that are not sent to this node
 }
 
 // Data carries one livekit.DataPacket whose sender fields the sending node has set.

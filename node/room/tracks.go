@@ -33,7 +33,9 @@ type track struct {
 	alias      uint32
 	asked      sfu.LayerSet // the layers last asked of the publisher's node
 	askedAt    time.Time
-	announced  sfu.LayerSet         // the layers last announced to the nodes served
+	announced  sfu.LayerSet // the layers last announced to the nodes served
+	rates      sfu.Rates    // what they were told that these take
+	toldAt     time.Time
 	allow      *Permissions         // who may have it
 	lacked     map[string]time.Time // codecs that somebody waits for, and when they said so last
 	dynacast   map[string]*dynacast // what the publisher here was told, by codec
@@ -266,7 +268,7 @@ func (r *Room) doReconcile() {
 			continue
 		}
 		if t.node == r.deps.Self.Name {
-			r.tellLayers(t)
+			r.tellLayers(t, now)
 			continue
 		}
 		r.askLayers(t, now)
@@ -306,16 +308,35 @@ func (r *Room) askKeyframes(t *track) {
 	}
 }
 
-// tellLayers announces the layers that carry packets to the nodes that are served.
-func (r *Room) tellLayers(t *track) {
-	have := t.up.Available()
-	if have == t.announced {
+// ratesEvery is how often other nodes hear what layers take, when that changed by
+// a part of ratesDiffer: what an encoder varies by from second to second is no news.
+const (
+	ratesEvery  = time.Second
+	ratesDiffer = 0.15
+)
+
+// tellLayers announces the layers that carry packets to the nodes that are served,
+// and what each takes: who is not sent a layer cannot measure it.
+func (r *Room) tellLayers(t *track, now time.Time) {
+	have, rates := t.up.Available(), t.up.Rates(now)
+	if have == t.announced && (now.Sub(t.toldAt) < ratesEvery || !differ(rates, t.rates)) {
 		return
 	}
-	t.announced, t.media.Available = have, have
+	t.announced, t.media.Available, t.rates, t.toldAt = have, have, rates, now
 	for name := range t.serving {
-		r.sendTo(name, KindLayers, encode(Layers{Track: t.id, Available: have}))
+		r.sendTo(name, KindLayers, encode(Layers{Track: t.id, Available: have, Rates: rates}))
 	}
+}
+
+func differ(a, b sfu.Rates) bool {
+	for s := range a {
+		for k := range a[s] {
+			if d := a[s][k] - b[s][k]; max(d, -d) > ratesDiffer*max(a[s][k], b[s][k]) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // doSubscribe serves a track to another node, or ends that.
@@ -342,7 +363,7 @@ func (r *Room) doSubscribe(from residency.NodeName, s Subscribe) {
 	if o := t.serving[from]; o != nil {
 		o.layers.Store(uint32(s.Layers))
 		t.up.WantsChanged()
-		r.sendTo(from, KindTrackOpen, encode(TrackOpen{Track: t.id, Alias: o.track.Alias(), Available: t.up.Available()}))
+		r.sendTo(from, KindTrackOpen, encode(TrackOpen{Track: t.id, Alias: o.track.Alias(), Available: t.up.Available(), Rates: t.up.Rates(r.deps.Now())}))
 		return
 	}
 	if err := r.serve(t, from, s.Layers); err != nil {
@@ -369,7 +390,7 @@ func (r *Room) serve(t *track, to residency.NodeName, layers sfu.LayerSet) error
 	o := &outgoing{track: out}
 	o.layers.Store(uint32(layers))
 	t.serving[to] = o
-	r.sendTo(to, KindTrackOpen, encode(TrackOpen{Track: t.id, Alias: out.Alias(), Available: t.up.Available()}))
+	r.sendTo(to, KindTrackOpen, encode(TrackOpen{Track: t.id, Alias: out.Alias(), Available: t.up.Available(), Rates: t.up.Rates(r.deps.Now())}))
 	t.up.AddSink(o)
 	return nil
 }
@@ -410,6 +431,7 @@ func (r *Room) doTrackOpen(from residency.NodeName, m TrackOpen) {
 		return
 	}
 	t.up.SetAvailable(m.Available)
+	t.up.SetRates(m.Rates)
 	if t.link == link && t.alias == m.Alias {
 		return
 	}
@@ -453,5 +475,6 @@ func (r *Room) doLayers(from residency.NodeName, l Layers) {
 	if t := r.tracks[l.Track]; t != nil && t.node == from && t.up != nil {
 		t.media.Available = l.Available
 		t.up.SetAvailable(l.Available)
+		t.up.SetRates(l.Rates)
 	}
 }
