@@ -60,7 +60,7 @@ func answer(t testing.TB, p *Peer, text string) (Change, string) {
 	return c, a
 }
 
-// sections splits a description into what stands above all sections, and these.
+// sectionsOf splits a description into what stands above all sections, and these.
 func sectionsOf(text string) []string {
 	return strings.Split(strings.ReplaceAll(text, "\r\nm=", "\r\n\x00m="), "\x00")
 }
@@ -68,23 +68,19 @@ func sectionsOf(text string) []string {
 // clientAnswer answers an offer of ours as a client does that takes everything:
 // the same sections turned around.
 func clientAnswer(text string) string {
-	parts := sectionsOf(text)
 	var b strings.Builder
-	for i, part := range parts {
-		for line := range strings.Lines(part) {
-			switch key, _, _ := strings.Cut(strings.TrimSpace(line), ":"); {
-			case key == "a=sendonly":
-				line = "a=recvonly\r\n"
-			case key == "a=setup":
-				line = "a=setup:active\r\n"
-			case key == "a=ice-ufrag":
-				line = "a=ice-ufrag:them\r\n"
-			case key == "a=msid" || key == "a=ssrc" || key == "a=ssrc-group" || key == "a=ice-lite":
-				continue
-			}
-			b.WriteString(line)
+	for line := range strings.Lines(text) {
+		switch key, _, _ := strings.Cut(strings.TrimSpace(line), ":"); key {
+		case "a=sendonly":
+			line = "a=recvonly\r\n"
+		case "a=setup":
+			line = "a=setup:active\r\n"
+		case "a=ice-ufrag":
+			line = "a=ice-ufrag:them\r\n"
+		case "a=msid", "a=ssrc", "a=ssrc-group", "a=ice-lite":
+			continue
 		}
-		_ = i
+		b.WriteString(line)
 	}
 	return b.String()
 }
@@ -98,11 +94,11 @@ func recvonly(kinds ...Kind) string {
 	}
 	b.WriteString("\r\na=fingerprint:sha-256 AA:BB\r\na=ice-ufrag:them\r\na=ice-pwd:0123456789012345678901\r\na=setup:actpass\r\n")
 	for i, k := range kinds {
-		fmtp := "m=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=rtpmap:111 opus/48000/2\r\na=fmtp:111 minptime=10;useinbandfec=1\r\n"
+		m := "m=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=rtpmap:111 opus/48000/2\r\na=fmtp:111 minptime=10;useinbandfec=1\r\n"
 		if k == Video {
-			fmtp = "m=video 9 UDP/TLS/RTP/SAVPF 96 97\r\na=rtpmap:96 VP8/90000\r\na=rtcp-fb:96 nack\r\na=rtpmap:97 rtx/90000\r\na=fmtp:97 apt=96\r\n"
+			m = "m=video 9 UDP/TLS/RTP/SAVPF 96 97\r\na=rtpmap:96 VP8/90000\r\na=rtcp-fb:96 nack\r\na=rtpmap:97 rtx/90000\r\na=fmtp:97 apt=96\r\n"
 		}
-		fmt.Fprintf(&b, "%sc=IN IP4 0.0.0.0\r\na=mid:%d\r\na=recvonly\r\na=rtcp-mux\r\na=extmap:4 urn:ietf:params:rtp-hdrext:sdes:mid\r\n", fmtp, i)
+		fmt.Fprintf(&b, "%sa=mid:%d\r\na=recvonly\r\na=rtcp-mux\r\na=extmap:4 urn:ietf:params:rtp-hdrext:sdes:mid\r\n", m, i)
 	}
-	return strings.ReplaceAll(b.String(), "c=IN IP4 0.0.0.0\r\n", "")
+	return b.String()
 }

@@ -217,6 +217,8 @@ func New(cfg Config) *Peer {
 // in use, and when there is no media section left for the track.
 func (p *Peer) AddSender(s Sender) error {
 	switch {
+	case s.Key == "":
+		return errors.New("add sender: it has no key")
 	case s.Kind != Audio && s.Kind != Video:
 		return fmt.Errorf("add sender %q: kind %d", s.Key, s.Kind)
 	case !token(cname(s.StreamID)) || !token(s.TrackID):
@@ -271,8 +273,11 @@ func (p *Peer) Pending() bool {
 }
 
 // Missing says how many more sections the client has to offer so that every
-// sender has one.
+// sender has one; none where the node offers.
 func (p *Peer) Missing() (audio, video int) {
+	if p.role == offers {
+		return 0, 0
+	}
 	var need [2]int
 	st := p.latest()
 	placed := st.placed()

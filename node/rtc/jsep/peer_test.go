@@ -26,6 +26,9 @@ func TestSectionsAreUsedAgain(t *testing.T) {
 	if len(c.Bound) != 1 || c.Bound[0].MID == first.MID {
 		t.Fatalf("the client never saw section %q empty: %+v", first.MID, c.Bound)
 	}
+	if a, v := p.Missing(); a+v != 0 {
+		t.Errorf("missing %d, %d where the node offers", a, v)
+	}
 	if !strings.Contains(sectionsOf(o)[2], "a=inactive\r\n") {
 		t.Errorf("the section of a track that is gone:\n%s", sectionsOf(o)[2])
 	}
@@ -98,7 +101,7 @@ func TestSendersAreBounded(t *testing.T) {
 	if c, _ = exchange(t, p); len(c.Bound) != 1 || c.Bound[0].MID != "8" {
 		t.Errorf("bound %+v", c.Bound)
 	}
-	for _, bad := range []Sender{sender("more", opusCodec), {Key: "x", Kind: data}, {Key: "x", StreamID: "a b|s", TrackID: "c"}, {Key: "x", StreamID: "a", TrackID: "c\r\n"}} {
+	for _, bad := range []Sender{sender("more", opusCodec), sender("", opusCodec), {Key: "x", Kind: data}, {Key: "x", StreamID: "a b|s", TrackID: "c"}, {Key: "x", StreamID: "a", TrackID: "c\r\n"}} {
 		if err := p.AddSender(bad); err == nil {
 			t.Errorf("%+v was added", bad)
 		}
