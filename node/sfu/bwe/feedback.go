@@ -53,6 +53,7 @@ func (e *Estimator) read(r *report, at time.Duration) bool {
 		e.ignored.Unknown++
 		return false
 	}
+	e.presume(base)
 	arrived, newest := e.clock.reference(r.reference), time.Duration(-1)
 	for i, s := range r.statuses {
 		arrived += s.delta
@@ -60,10 +61,22 @@ func (e *Estimator) read(r *report, at time.Duration) bool {
 			newest = max(newest, sent)
 		}
 	}
+	e.history.reported = max(e.history.reported, min(base+int64(len(r.statuses))-1, e.history.newest))
 	if newest >= 0 {
 		e.measure(at - newest)
 	}
 	return len(e.recent) > 0
+}
+
+// presume counts packets before base that no report spoke of: a report was lost,
+// not they. Else what arrived would look like less, just when a path is bad.
+func (e *Estimator) presume(base int64) {
+	for n := max(e.history.reported+1, base-historySize); n < base; n++ {
+		if rec := e.history.get(n); rec != nil && rec.known == flying && e.path.n > 0 {
+			rec.known = landed
+			e.acked.add(rec.sent+e.path.last, int(float64(rec.size)*(1-e.loss.fraction)))
+		}
+	}
 }
 
 // status takes what a report says of packet n, and returns when that was sent if

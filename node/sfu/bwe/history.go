@@ -25,9 +25,10 @@ const (
 // history is a ring of the last packets by their sequence number, which is
 // counted on beyond 16 bits.
 type history struct {
-	ring    [historySize]record
-	newest  int64 // greatest number sent
-	started bool
+	ring     [historySize]record
+	newest   int64 // greatest number sent
+	reported int64 // greatest number that a report spoke of
+	started  bool
 }
 
 // unwrap finds the number nearest to the newest that ends in seq.
@@ -38,6 +39,7 @@ func (h *history) unwrap(seq uint16) int64 {
 func (h *history) add(seq, size uint16, at time.Duration, cluster uint8) {
 	if !h.started {
 		h.started, h.newest = true, int64(seq)+1<<16
+		h.reported = h.newest - 1
 	}
 	n := h.unwrap(seq)
 	if n <= h.newest-historySize {

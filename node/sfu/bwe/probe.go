@@ -24,6 +24,8 @@ const (
 	// missed call is made up for.
 	probeStep = 5 * time.Millisecond
 	mostSteps = 4
+	// burstTime: packets this close are sent as one.
+	burstTime = 500 * time.Microsecond
 	// A cluster that was not sent or not reported by then has failed.
 	sendLimit, reportLimit = 400 * time.Millisecond, time.Second
 	// arrivedPart of the packets must have arrived. Loss alone fails no probe:
@@ -63,7 +65,8 @@ type prober struct {
 	begun      time.Duration
 	firstSent  time.Duration
 	lastSent   time.Duration
-	lastBytes  int // of the last burst
+	burst      time.Duration // when the last burst began
+	lastBytes  int           // of it
 	bytes      int
 	packets    int
 	got        int
@@ -144,8 +147,8 @@ func (p *prober) sent(bytes int, at time.Duration) uint8 {
 	if p.packets == 0 {
 		p.firstSent = at
 	}
-	if p.packets == 0 || at-p.lastSent > time.Millisecond {
-		p.lastBytes = 0
+	if p.packets == 0 || at-p.burst > burstTime {
+		p.burst, p.lastBytes = at, 0
 	}
 	p.lastSent = at
 	p.lastBytes += bytes

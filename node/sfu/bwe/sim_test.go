@@ -13,10 +13,10 @@ import (
 )
 
 // The simulated network: one bottleneck with a queue, shared by our packets and
-// by others'. Time runs in steps of a quarter of a millisecond, and every packet
+// by others'. Time runs in steps of a millisecond, and every packet
 // leaves the queue at its exact time.
 
-const tick = 250 * time.Microsecond
+const tick = time.Millisecond
 
 type simPacket struct {
 	flow  int
@@ -149,7 +149,8 @@ type sim struct {
 	nextProbe time.Duration
 	padding   int
 	keyframes bool
-	unpadded  bool // there is nothing to pad with
+	timers    time.Duration // are late by up to this
+	unpadded  bool          // there is nothing to pad with
 	trace     []point
 	last      point
 	owd       []time.Duration // queueing delay of our packets in this sample
@@ -252,7 +253,7 @@ func (s *sim) probe() {
 		s.nextProbe = s.t + time.Hour
 		return
 	}
-	s.nextProbe = s.t + plan.Again
+	s.nextProbe = s.t + plan.Again + time.Duration(s.rng.Float64()*float64(s.timers))
 	for n := plan.Bytes; n > 0 && !s.unpadded; n -= 1200 {
 		s.padding += min(n, 1200)
 		s.send(max(min(n, 1200), 200))
