@@ -30,8 +30,14 @@ type frame struct {
 //	  d: decode target indications of this frame, 2 bits each
 //	  f: frame differences, c: chains              of no use here
 //
-// What cannot be read leaves the structure as it was.
+// What cannot be read leaves the structure as it was. The structure before it is
+// kept for packets that a keyframe overtook.
 type dependencies struct {
+	now, before structure
+}
+
+// structure is what a keyframe says of the frames that follow.
+type structure struct {
 	known     bool
 	offset    uint8
 	targets   int
@@ -96,27 +102,35 @@ func (d *dependencies) parse(b []byte) (f frame, ok bool) {
 		r.read(2)
 	}
 	if f.structure {
-		var next dependencies
-		if !next.parseStructure(&r) {
+		var next structure
+		if !next.parse(&r) {
 			return f, false
 		}
-		*d = next
+		if next.offset != d.now.offset {
+			d.before = d.now
+		}
+		d.now = next
 	}
-	if !d.known {
-		return f, false
+	template := b[0] & 0x3f
+	if !d.now.has(template) && d.before.has(template) {
+		return f, d.before.resolve(&f, template, active, custom, &r)
+	}
+	return f, d.now.resolve(&f, template, active, custom, &r)
+}
+
+func (d *structure) has(template uint8) bool {
+	return d.known && int(template-d.offset)&(maxTemplates-1) < d.templates
+}
+
+// resolve fills in what the frame's template, or the descriptor itself, says.
+func (d *structure) resolve(f *frame, template uint8, active, custom bool, r *bitReader) bool {
+	if !d.has(template) {
+		return false
 	}
 	if active {
 		r.read(d.targets)
 	}
-	return f, d.resolve(&f, b[0]&0x3f, custom, &r)
-}
-
-// resolve fills in what the frame's template, or the descriptor itself, says.
-func (d *dependencies) resolve(f *frame, template uint8, custom bool, r *bitReader) bool {
 	i := int(template-d.offset) & (maxTemplates - 1)
-	if i >= d.templates {
-		return false
-	}
 	f.spatial, f.temporal = d.layer[i].spatial, d.layer[i].temporal
 	dtis := d.dtis[i]
 	if custom {
@@ -132,14 +146,14 @@ func (d *dependencies) resolve(f *frame, template uint8, custom bool, r *bitRead
 	return true
 }
 
-func (d *dependencies) readIndications(r *bitReader) (dtis uint64) {
+func (d *structure) readIndications(r *bitReader) (dtis uint64) {
 	for k := range d.targets {
 		dtis |= uint64(r.read(2)) << (2 * k)
 	}
 	return dtis
 }
 
-func (d *dependencies) parseStructure(r *bitReader) bool {
+func (d *structure) parse(r *bitReader) bool {
 	d.offset = uint8(r.read(6))
 	d.targets = int(r.read(5)) + 1
 	if !d.parseLayers(r) {
@@ -162,7 +176,7 @@ func (d *dependencies) parseStructure(r *bitReader) bool {
 	return d.known
 }
 
-func (d *dependencies) parseLayers(r *bitReader) bool {
+func (d *structure) parseLayers(r *bitReader) bool {
 	const same, temporal, spatial = 0, 1, 2
 	layer := d.layer[0]
 	for !r.over && d.templates < maxTemplates {
@@ -182,7 +196,7 @@ func (d *dependencies) parseLayers(r *bitReader) bool {
 	return false
 }
 
-func (d *dependencies) skipChains(r *bitReader) {
+func (d *structure) skipChains(r *bitReader) {
 	chains := r.below(uint32(d.targets) + 1)
 	if chains == 0 {
 		return
@@ -195,7 +209,7 @@ func (d *dependencies) skipChains(r *bitReader) {
 
 // findTargets notes what each decode target decodes: the highest layers of the
 // frames that it contains.
-func (d *dependencies) findTargets() {
+func (d *structure) findTargets() {
 	for i := range d.templates {
 		for k := range d.targets {
 			if d.dtis[i]>>(2*k)&3 != 0 {

@@ -38,14 +38,14 @@ func (d *DownTrack) offer(p *Packet, out Out) (wantsChanged bool) {
 
 // pass sends a packet of the current stream on, or leaves it out.
 func (d *DownTrack) pass(p *Packet, out Out) {
-	if s, n, v := d.m.take(p, d.want()); v != leaveOut {
-		d.write(p, s, &n, v == fill, out)
+	if n, v := d.m.take(p, d.want()); v != leaveOut {
+		d.write(p, &n, v, out)
 	}
 }
 
-// join makes the stream go on with this packet, if it can: a keyframe (any
-// packet of a codec that has none) of the stream that is wanted, or of any while
-// there is no picture yet; or with what the cache has of it.
+// join makes the stream go on with this packet, if it can: any packet of audio,
+// a keyframe of the stream that is wanted, or of any while there is no picture
+// yet; or with what the cache has of it.
 func (d *DownTrack) join(p *Packet, out Out) (joined, wantsChanged bool) {
 	if d.live && p.Layer == d.m.current().layer {
 		d.live = false // its numbering began anew
@@ -55,11 +55,13 @@ func (d *DownTrack) join(p *Packet, out Out) (joined, wantsChanged bool) {
 		return false, false
 	case !d.live && !d.svc && !d.Wants().Has(p.Layer):
 		return false, false
-	case p.Keyframe:
+	case d.up.cfg.Kind != Video:
 		d.begin(p)
 		return true, d.steer()
-	case d.up.cfg.Kind != Video:
-		return false, false
+	case p.Keyframe:
+		// With what overtook it, which this receiver was not given.
+		d.play(p.Layer, p.epoch, p.ext, p.ext+maxReplayPackets, out)
+		return d.live, d.steer()
 	case d.live:
 		wantsChanged = d.replay(p.Layer, p.Arrival, out)
 	default:
@@ -90,21 +92,27 @@ func (d *DownTrack) replay(l Layer, now time.Time, out Out) (wantsChanged bool) 
 	if !ok || d.m.count > 0 && !d.continues(l, k.ts) {
 		return false
 	}
+	d.play(l, k.epoch, k.ext, k.last, out)
+	return d.steer()
+}
+
+// play begins the stream with packets from the cache, up to one that is not
+// there.
+func (d *DownTrack) play(l Layer, epoch uint32, from, to int64, out Out) {
 	room := packets.Get().(*[maxRTP]byte)
 	defer packets.Put(room)
-	for ext := k.ext; ext <= k.last; ext++ {
-		p, ok := d.up.cached(l, k.epoch, ext, room[:])
+	for ext := from; ext <= to; ext++ {
+		p, ok := d.up.cached(l, epoch, ext, room[:])
 		if !ok {
-			break // muted meanwhile
+			return // muted, perhaps
 		}
-		if ext == k.ext {
+		if ext == from {
 			d.begin(&p)
 		}
+		d.rejoin = ext
 		d.pass(&p, out)
 		d.stats.Replayed++
 	}
-	d.rejoin = k.last
-	return d.steer()
 }
 
 // continues reports whether a picture of the stream comes after what was sent.

@@ -29,6 +29,11 @@ type segment struct {
 	keyIdx uint8
 	layer  Layer
 	c      ceiling
+	// lowered says that c is less than before, from the picture with the source
+	// timestamp at on: packets of that picture that the first of it overtook lie in
+	// the segment before.
+	lowered bool
+	at      uint32
 }
 
 func (s *segment) number(ext int64) int64 { return s.out + ext - s.src }
@@ -48,6 +53,7 @@ type munger struct {
 	closePIDs bool
 
 	next    int64  // the outgoing number after the highest so far
+	top     int64  // the highest outgoing number that was sent
 	head    int64  // the highest source number of the newest segment
 	picture uint32 // its newest source timestamp
 	dropped uint32 // that of the last frame left out
@@ -68,6 +74,7 @@ type numbers struct {
 	frame  uint16
 	tl0    uint8
 	keyIdx uint8
+	c      ceiling // that it is sent under
 }
 
 // verdict says what becomes of a packet.
@@ -105,8 +112,10 @@ func (m *munger) begin(p *Packet, ts uint32, c ceiling) {
 	d := &p.desc
 	if m.count > 0 {
 		s.out = m.next
-		s.pid, s.tl0 = m.pid+1-d.pid, m.tl0+1-d.tl0
-		s.keyIdx, s.frame = m.keyIdx+1-d.keyIdx, m.frame+1-d.frame
+		// Numbers that are kept for overtaken packets may be pictures of their own.
+		kept := uint16(m.next - 1 - m.top)
+		s.pid, s.tl0 = m.pid+1+kept-d.pid, m.tl0+1+uint8(kept)-d.tl0
+		s.keyIdx, s.frame = m.keyIdx+1-d.keyIdx, m.frame+1+kept-d.frame
 	} else {
 		// A receiver that loses the first packets would miss a wrap among them
 		// (RFC 3711 section 3.3.1): begin in the lower half.
@@ -140,34 +149,37 @@ func (m *munger) offset(p *Packet, rate uint32, from uint32, known bool) uint32 
 
 // take decides on a packet of the current stream, and numbers it. The numbers of
 // a packet that is left out are closed over.
-func (m *munger) take(p *Packet, want ceiling) (s *segment, n numbers, v verdict) {
+func (m *munger) take(p *Packet, want ceiling) (n numbers, v verdict) {
 	if p.ext <= m.head {
 		return m.takeLate(p)
 	}
-	s = m.current()
+	s := m.current()
 	fresh := int32(p.TS-m.picture) > 0
-	if fresh {
+	if fresh { // also one that is left out: its number may have to be filled
 		m.picture = p.TS
+		m.reach(p.TS+s.ts, p.Arrival)
 	}
 	c := s.c.after(p, want, fresh)
-	switch {
-	case len(p.Payload) == 0:
-		m.skip(p, s.c, 0)
-		return s, n, leaveOut
-	case !c.admits(p):
-		m.skip(p, c, m.dropPicture(p))
-		return s, n, leaveOut
-	case c != s.c:
+	if c != s.c {
 		joint := *s
 		joint.src, joint.out, joint.c = p.ext, s.number(p.ext), c
+		joint.lowered, joint.at = c.spatial < s.c.spatial || c.temporal < s.c.temporal, p.TS
 		m.push(joint)
 		s = m.current()
 	}
+	switch {
+	case len(p.Payload) == 0:
+		m.skip(p, 0)
+		return n, leaveOut
+	case !c.admits(p):
+		m.skip(p, m.dropPicture(p))
+		return n, leaveOut
+	}
 	n = s.numbers(s.number(p.ext), p)
 	m.head = p.ext
-	m.next = n.out + 1
+	m.next, m.top = n.out+1, n.out
 	m.advance(p, &n)
-	return s, n, send
+	return n, send
 }
 
 // dropPicture returns how many picture ids to close over: one at the first
@@ -185,9 +197,7 @@ func (m *munger) dropPicture(p *Packet) uint16 {
 // shown before the one it was sent after.
 func (m *munger) advance(p *Packet, n *numbers) {
 	d := &p.desc
-	if int32(n.ts-m.ts) > 0 {
-		m.ts, m.arrival = n.ts, p.Arrival
-	}
+	m.reach(n.ts, p.Arrival)
 	if d.pidAt != 0 && (n.pid-m.pid)&d.pidMask <= d.pidMask/2 {
 		m.pid = n.pid & d.pidMask
 	}
@@ -202,69 +212,92 @@ func (m *munger) advance(p *Packet, n *numbers) {
 	}
 }
 
+func (m *munger) reach(ts uint32, arrival time.Time) {
+	if int32(ts-m.ts) > 0 {
+		m.ts, m.arrival = ts, arrival
+	}
+}
+
 // skip leaves a packet out: the one after it gets its number, and picture ids
 // from there on are less by pids.
-func (m *munger) skip(p *Packet, c ceiling, pids uint16) {
+func (m *munger) skip(p *Packet, pids uint16) {
 	s := m.current()
 	if s.src == p.ext {
 		s.src++
-		s.c = c
 		s.pid -= pids
 		m.head = p.ext
 		return
 	}
 	joint := *s
-	joint.src, joint.out, joint.c = p.ext+1, s.number(p.ext), c
+	joint.src, joint.out = p.ext+1, s.number(p.ext)
+	joint.lowered = false
 	joint.pid -= pids
 	m.push(joint)
 }
 
 // takeLate numbers a packet that was overtaken, in the place that was kept for
 // it. What a pause or a switch left out has no number and stays out.
-func (m *munger) takeLate(p *Packet) (s *segment, n numbers, v verdict) {
+func (m *munger) takeLate(p *Packet) (n numbers, v verdict) {
 	end := m.next
 	for i := range min(m.count, len(m.segs)) {
-		s = m.nth(i)
+		s := m.nth(i)
 		if s.of(p) && s.src <= p.ext {
 			out := s.number(p.ext)
 			if out >= end {
-				return s, n, leaveOut
+				return n, leaveOut
 			}
-			n = s.numbers(out, p)
-			if v = s.judge(p); v == send {
+			n, v = m.judge(i, out, p)
+			m.top = max(m.top, out)
+			if v == send {
 				m.advance(p, &n)
 			}
-			return s, n, v
+			return n, v
 		}
 		end = s.out
 	}
-	return nil, n, leaveOut
+	return n, leaveOut
 }
 
-// judge says how a packet of the segment that has a number left or leaves.
-func (s *segment) judge(p *Packet) verdict {
-	if len(p.Payload) == 0 || !s.c.admits(p) {
-		return fill
-	}
-	return send
-}
-
-// source finds the segment and source number of a packet that was sent.
-func (m *munger) source(seq uint16) (s *segment, ext, out int64, ok bool) {
-	if m.count == 0 {
-		return nil, 0, 0, false
-	}
-	newest := m.next - 1
-	out = newest + int64(int16(seq-uint16(newest)))
-	if out > newest {
-		return nil, 0, 0, false
-	}
-	for i := range min(m.count, len(m.segs)) {
-		if s = m.nth(i); s.out <= out {
-			return s, s.src + out - s.out, out, true
+// judge says how a packet that has a number in the i-th segment left or leaves.
+func (m *munger) judge(i int, out int64, p *Packet) (n numbers, v verdict) {
+	s := m.nth(i)
+	n = s.numbers(out, p)
+	if i > 0 {
+		if next := m.nth(i - 1); next.lowered && next.of(p) && int32(p.TS-next.at) >= 0 {
+			n.c = next.c
 		}
 	}
-	return nil, 0, 0, false
+	if len(p.Payload) == 0 || !n.c.admits(p) {
+		return n, fill
+	}
+	return n, send
+}
+
+// origin is where a packet that was sent came from.
+type origin struct {
+	segment int // from the newest, which is 0
+	layer   Layer
+	epoch   uint32
+	ext     int64
+	out     int64
+}
+
+// source finds the origin of a packet that was sent.
+func (m *munger) source(seq uint16) (o origin, ok bool) {
+	if m.count == 0 {
+		return o, false
+	}
+	newest := m.next - 1
+	out := newest + int64(int16(seq-uint16(newest)))
+	if out > newest {
+		return o, false
+	}
+	for i := range min(m.count, len(m.segs)) {
+		if s := m.nth(i); s.out <= out {
+			return origin{i, s.layer, s.epoch, s.src + out - s.out, out}, true
+		}
+	}
+	return o, false
 }
 
 func (s *segment) numbers(out int64, p *Packet) numbers {
@@ -273,5 +306,6 @@ func (s *segment) numbers(out int64, p *Packet) numbers {
 		out: out, ts: p.TS + s.ts,
 		pid: d.pid + s.pid, frame: d.frame + s.frame,
 		tl0: d.tl0 + s.tl0, keyIdx: d.keyIdx + s.keyIdx,
+		c: s.c,
 	}
 }

@@ -40,16 +40,19 @@ func (d *DownTrack) Pad(bytes int, out Out) (sent int) {
 }
 
 func (d *DownTrack) padWithRecent(seq uint16, room []byte, out Out) int {
-	s, ext, number, ok := d.m.source(seq)
+	from, ok := d.m.source(seq)
 	if !ok {
 		return 0
 	}
-	p, ok := d.up.cached(s.layer, s.epoch, ext, room)
-	if !ok || s.judge(&p) != send {
+	p, ok := d.up.cached(from.layer, from.epoch, from.ext, room)
+	if !ok {
 		return 0
 	}
-	n := s.numbers(number, &p)
-	o := d.shape(&p, s, &n, false)
+	n, v := d.m.judge(from.segment, from.out, &p)
+	if v != send {
+		return 0
+	}
+	o := d.shape(&p, &n, v)
 	return d.putRTX(&o, out)
 }
 

@@ -109,16 +109,16 @@ func (d *DownTrack) resendAll(pairs []rtcp.NackPair, now time.Time, out Out) {
 
 // resend writes a packet again, from the UpTrack's cache.
 func (d *DownTrack) resend(seq uint16, now time.Time, room []byte, out Out) {
-	s, ext, number, ok := d.m.source(seq)
+	from, ok := d.m.source(seq)
 	if !ok {
 		return
 	}
-	p, ok := d.up.cached(s.layer, s.epoch, ext, room)
+	p, ok := d.up.cached(from.layer, from.epoch, from.ext, room)
 	if !ok || !d.again.allow(seq, now, d.stats.RTT) {
 		return
 	}
-	n := s.numbers(number, &p)
-	o := d.shape(&p, s, &n, s.judge(&p) == fill)
+	n, v := d.m.judge(from.segment, from.out, &p)
+	o := d.shape(&p, &n, v)
 	if d.putAgain(&o, out) > 0 {
 		d.stats.Resent++
 	}

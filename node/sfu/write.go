@@ -9,7 +9,6 @@ const namedPackets = 100
 // outgoing is a packet that is about to be built.
 type outgoing struct {
 	p       *Packet
-	s       *segment
 	n       *numbers
 	payload []byte
 	pt      uint8
@@ -18,8 +17,8 @@ type outgoing struct {
 }
 
 // write sends a packet, in room that out gives.
-func (d *DownTrack) write(p *Packet, s *segment, n *numbers, empty bool, out Out) {
-	o := d.shape(p, s, n, empty)
+func (d *DownTrack) write(p *Packet, n *numbers, v verdict, out Out) {
+	o := d.shape(p, n, v)
 	if d.put(&o, out) {
 		d.stats.Packets++
 		d.stats.Bytes += uint64(len(o.payload))
@@ -27,13 +26,13 @@ func (d *DownTrack) write(p *Packet, s *segment, n *numbers, empty bool, out Out
 }
 
 // shape decides what a packet looks like, the same whenever it is sent.
-func (d *DownTrack) shape(p *Packet, s *segment, n *numbers, empty bool) outgoing {
-	o := outgoing{p: p, s: s, n: n, payload: p.Payload, pt: d.bound.PayloadType, marker: p.Marker}
+func (d *DownTrack) shape(p *Packet, n *numbers, v verdict) outgoing {
+	o := outgoing{p: p, n: n, payload: p.Payload, pt: d.bound.PayloadType, marker: p.Marker}
 	switch {
-	case empty:
+	case v == fill:
 		o.payload, o.marker = nil, false
 	case d.svc:
-		o.marker = o.marker || p.desc.ends && p.desc.spatial == s.c.spatial
+		o.marker = o.marker || p.desc.ends && p.desc.spatial == n.c.spatial
 	case d.up.format == formatRED:
 		o.payload, o.pt, o.rename = d.shapeRED(p)
 	}
