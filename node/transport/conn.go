@@ -205,7 +205,6 @@ func (c *Conn) SetRemote(r Remote) error {
 	c.untold = append(c.untold, Connecting)
 	c.running.Go(func() { c.run(r) })
 	c.mu.Unlock()
-	c.tell()
 	return nil
 }
 
@@ -282,6 +281,18 @@ func (c *Conn) choose(p *path, nominate bool) {
 	})
 }
 
+// prune gives up paths that the client has left. mu is held.
+func (c *Conn) prune(now time.Time) {
+	selected, since := c.selected.Load(), now.Add(-pathLife).UnixNano()
+	c.paths = slices.DeleteFunc(c.paths, func(p *path) bool {
+		if p == selected || p.heard.Load() > since {
+			return false
+		}
+		c.engine.forget(p)
+		return true
+	})
+}
+
 // hear notes that something authenticated came.
 func (c *Conn) hear(p *path, now time.Time) {
 	at := now.UnixNano()
@@ -300,6 +311,7 @@ func (c *Conn) way() *path {
 
 // run does the handshake and then serves what DTLS carries until it ends.
 func (c *Conn) run(r Remote) {
+	c.tell() // here, since SetRemote's caller may hold what State wants
 	select {
 	case <-c.reachable:
 	case <-c.ctx.Done():
@@ -330,6 +342,7 @@ func (c *Conn) tick(now time.Time) {
 		c.mu.Unlock()
 		return
 	}
+	c.prune(now)
 	c.facts.heard = time.Unix(0, c.heard.Load())
 	if next := c.state.next(c.facts, now); next != c.state {
 		c.state = next

@@ -299,6 +299,28 @@ func TestALivingPathCannotBeTaken(t *testing.T) {
 	}
 }
 
+func TestPathsThatTheClientLeftAreForgotten(t *testing.T) {
+	clock := newClock()
+	e := listen(t, func(c *Config) { c.Now = clock.now })
+	c, chosen, left := newConn(t, e), newAgent(t, e), newAgent(t, e)
+	if err := c.SetRemote(Remote{Setup: "actpass", Fingerprints: []Fingerprint{{"sha-256", "AB:CD"}}}); err != nil {
+		t.Fatal(err)
+	}
+	chosen.check(c.Local(), useCandidate)
+	left.check(c.Local())
+	clock.advance(pathLife - time.Second)
+	chosen.check(c.Local())
+	c.tick(clock.now())
+	if n := e.Stats().Paths; n != 2 {
+		t.Errorf("%d paths, want 2", n)
+	}
+	clock.advance(2 * time.Second)
+	c.tick(clock.now())
+	if n := e.Stats().Paths; n != 1 || c.sendsTo() != chosen.addr() {
+		t.Errorf("%d paths, want the selected one", n)
+	}
+}
+
 func TestClosedConnectionsAreForgotten(t *testing.T) {
 	e := listen(t)
 	c, a := newConn(t, e), newAgent(t, e)

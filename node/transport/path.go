@@ -32,6 +32,10 @@ const takeoverAfter = 5 * time.Second
 // two addresses of ours has eight; restarts double that for a moment.
 const maxPaths = 16
 
+// pathLife is how long a path that is not selected lives without a check: clients
+// keep their second network warm with one every 15 to 30 s.
+const pathLife = time.Minute
+
 // lookup finds the path of a 5-tuple.
 func (e *Engine) lookup(g *group, name *sockname) *path {
 	e.mu.RLock()

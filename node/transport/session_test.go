@@ -2,6 +2,7 @@ package transport
 
 import (
 	"bytes"
+	"errors"
 	"testing"
 	"time"
 
@@ -159,5 +160,137 @@ func TestDataBothWays(t *testing.T) {
 	case <-closed:
 	case <-time.After(patience):
 		t.Error("a channel that nobody reads stays open")
+	}
+}
+
+// TestDataChannelsMayComeLater has the client add its application section to a
+// session that stands.
+func TestDataChannelsMayComeLater(t *testing.T) {
+	e := listen(t)
+	events, pc := newRecorder(), newPeer(t)
+	track, err := webrtc.NewTrackLocalStaticRTP(webrtc.RTPCodecCapability{MimeType: webrtc.MimeTypeVP8}, "video", "camera")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pc.AddTrack(track); err != nil {
+		t.Fatal(err)
+	}
+	c, err := e.NewConn(events, ConnConfig{Channels: []Channel{{Label: "_reliable", Ordered: true}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	got := make(chan string, 1)
+	pc.OnDataChannel(func(dc *webrtc.DataChannel) {
+		dc.OnMessage(func(m webrtc.DataChannelMessage) { got <- dc.Label() + string(m.Data) })
+	})
+	negotiate := func() {
+		t.Helper()
+		d, r := offer(t, pc, nil)
+		if err := c.SetRemote(r); err != nil {
+			t.Fatal(err)
+		}
+		answer(t, pc, d, e, c.Local(), "passive")
+	}
+	negotiate()
+	events.awaitState(t, Connected)
+	if err := c.Send("_reliable", true, []byte(" waited")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pc.CreateDataChannel("_lossy", nil); err != nil {
+		t.Fatal(err)
+	}
+	negotiate()
+	events.await(t, "their channel", func(e event) bool { return e.what == "opened" && e.label == "_lossy" })
+	select {
+	case m := <-got:
+		if m != "_reliable waited" {
+			t.Errorf("got %q", m)
+		}
+	case <-time.After(patience):
+		t.Error("our message did not arrive")
+	}
+}
+
+// TestWhatWaitsIsBounded before our channels are open.
+func TestWhatWaitsIsBounded(t *testing.T) {
+	none := uint16(0)
+	c, err := listen(t).NewConn(newRecorder(), ConnConfig{Channels: []Channel{{Label: "_reliable"}, {Label: "_lossy", MaxRetransmits: &none}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	message := make([]byte, 50<<10)
+	for i := range 6 {
+		err := c.Send("_reliable", true, message)
+		if full := i >= maxEarly/len(message); full != errors.Is(err, errBehind) || !full && err != nil {
+			t.Errorf("message %d: %v", i, err)
+		}
+		if err := c.Send("_lossy", true, message); err != nil {
+			t.Errorf("lossy message %d: %v", i, err)
+		}
+	}
+	if err := c.Send("_data_track", true, message); !errors.Is(err, errNoChannel) {
+		t.Errorf("got %v, want %v", err, errNoChannel)
+	}
+	if err := c.Send("_reliable", true, make([]byte, defaultMaxMessage+1)); !errors.Is(err, errTooBig) {
+		t.Errorf("got %v, want %v", err, errTooBig)
+	}
+}
+
+// TestAClientThatReadsNothing is too far behind at some time, and lossy data for it
+// is dropped from then on: nothing grows.
+func TestAClientThatReadsNothing(t *testing.T) {
+	none := uint16(0)
+	s := begin(t, listen(t), ConnConfig{Channels: []Channel{{Label: "_reliable", Ordered: true}, {Label: "_lossy", MaxRetransmits: &none}}})
+	hold := make(chan struct{})
+	defer close(hold)
+	s.pc.OnDataChannel(func(dc *webrtc.DataChannel) {
+		dc.OnMessage(func(webrtc.DataChannelMessage) { <-hold })
+	})
+	s.events.await(t, "channel", func(e event) bool { return e.what == "opened" && e.label == "_lossy" })
+	message := make([]byte, 60<<10)
+	var err error
+	for range (maxReliableBuffer + 8<<20) / len(message) { // what it takes itself is at most a MiB or two
+		if err = s.conn.Send("_reliable", true, message); err != nil {
+			break
+		}
+	}
+	if !errors.Is(err, errBehind) || s.conn.Buffered("_reliable") > maxReliableBuffer {
+		t.Errorf("got %v with %d bytes waiting, want %v", err, s.conn.Buffered("_reliable"), errBehind)
+	}
+	for range 10 {
+		if err := s.conn.Send("_lossy", true, message); err != nil {
+			t.Error(err)
+		}
+	}
+	if n := s.conn.Stats().Drops["lossy"]; n < 8 {
+		t.Errorf("%d lossy messages dropped, want most of 10", n)
+	}
+}
+
+// TestChannelsAreBounded whatever the client opens.
+func TestChannelsAreBounded(t *testing.T) {
+	s := connect(t, listen(t), ConnConfig{})
+	for range 3 * maxChannels {
+		if _, err := s.pc.CreateDataChannel("_lossy", nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	last, err := s.pc.CreateDataChannel("_data_track", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed := make(chan struct{})
+	last.OnClose(func() { close(closed) })
+	select {
+	case <-closed:
+	case <-time.After(patience):
+		t.Error("the last of too many channels stays open")
+	}
+	s.conn.channels.mu.Lock()
+	defer s.conn.channels.mu.Unlock()
+	if n := len(s.conn.channels.open); n > maxChannels {
+		t.Errorf("%d channels are open, want %d at most", n, maxChannels)
 	}
 }
