@@ -47,6 +47,7 @@ type encoders struct{ n *Node }
 // Publish implements whip.Rooms.
 func (e encoders) Publish(ctx context.Context, j whip.Join, offer whip.Offer) (whip.Session, whip.Answer, error) {
 	join := directJoin(j)
+	join.Token.Video.SetCanSubscribe(false) // it has no way to say what it would watch
 	return e.open(ctx, j, join, livekit.ParticipantInfo_INGRESS, func(ctx context.Context, s *direct) (string, error) {
 		return s.d.Publish(ctx, s.room, offer.SDP, announced(join.Attributes, offer))
 	})

@@ -104,6 +104,13 @@ func (d *Direct) Send(m *livekit.SignalResponse) error {
 // Close implements the room's side of a connection.
 func (d *Direct) Close(string) { d.close(3, d.closed) }
 
+// isDirect reports whether a participant has no signalling of its own, and so no
+// use for data either.
+func isDirect(c conn) bool {
+	_, ok := c.(*Direct)
+	return ok
+}
+
 // noteMedia follows the media connection: without signalling it is all that
 // says that the client has gone.
 func (l *line) noteMedia(state string) {

@@ -75,7 +75,7 @@ func (r *Room) speaker() string {
 	since := int64(math.MaxInt64)
 	owners := map[string]bool{}
 	for _, t := range r.tracks {
-		owners[t.ownerIdentity] = owners[t.ownerIdentity] || t.info.Encryption == livekit.Encryption_NONE
+		owners[t.ownerIdentity] = owners[t.ownerIdentity] || followKey{kind: t.kind()}.shows(t)
 	}
 	if owners[r.spoke.identity] {
 		return r.spoke.identity

@@ -163,7 +163,7 @@ func (r *Room) Serve(ctx context.Context, c conn, join signal.Join, att Attendee
 	p.attached = newLine(c)
 	p.line.Store(p.attached)
 	session, err := r.deps.Engine.NewSession(events{p}, rtc.SessionConfig{
-		MaxTracks: maxTracks, PionClient: join.SDK == "go", Single: join.Single})
+		MaxTracks: maxTracks, PionClient: join.SDK == "go", Single: join.Single, NoData: isDirect(c)})
 	if err != nil {
 		return fmt.Errorf("join: %w", err)
 	}

@@ -86,7 +86,8 @@ type SessionConfig struct {
 	PionClient bool
 	// Single says that one connection, which the client offers, carries all.
 	Single bool
-	// NoData says that the client has no use for data channels.
+	// NoData says that the client has no use for data channels: what is sent to it
+	// is dropped.
 	NoData bool
 }
 
@@ -295,6 +296,9 @@ func (s *Session) Unsubscribe(d *sfu.DownTrack) error {
 // take fast enough is dropped and counted; reliable data gets an error, since
 // the client is then too far behind to be waited for.
 func (s *Session) SendData(reliable bool, payload []byte) error {
+	if s.cfg.NoData {
+		return nil
+	}
 	if len(payload) > maxMessage {
 		return fmt.Errorf("send data: %d bytes, at most %d are sent", len(payload), maxMessage)
 	}
