@@ -22,8 +22,8 @@ func gallery(t *testing.T) *stage {
 	return s
 }
 
-// track adds one as "identity source codec [muted|encrypted|private]".
-func (s *stage) track(line string) *track {
+// adds adds a track, told of as "identity source codec [muted|encrypted|private]".
+func (s *stage) adds(line string) *track {
 	f := strings.Fields(line)
 	source := livekit.TrackSource(livekit.TrackSource_value[strings.ToUpper(f[1])])
 	info := &livekit.TrackInfo{Sid: "TR_" + f[0] + "_" + f[1] + "_" + f[2], Source: source, Type: livekit.TrackType_VIDEO}
@@ -71,7 +71,7 @@ func TestShown(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			s := gallery(t)
 			for _, line := range c.tracks {
-				s.track(line)
+				s.adds(line)
 			}
 			s.spoke.identity = c.spoke
 			kind := sfu.Video
@@ -92,7 +92,7 @@ func TestShown(t *testing.T) {
 // A follower goes from one to the other and asks nobody it does not show.
 func TestFollowerMoves(t *testing.T) {
 	s := gallery(t)
-	bob, carl := s.track("bob camera vp8"), s.track("carl camera vp8")
+	bob, carl := s.adds("bob camera vp8"), s.adds("carl camera vp8")
 	key := followKey{kind: sfu.Video, mime: "video/vp8"}
 	f := s.follower(key, bob)
 	f.viewers["player"] = "PA_player"
@@ -141,7 +141,7 @@ func TestShownIsStable(t *testing.T) {
 	s := gallery(t)
 	for _, who := range []string{"anna", "bob", "carl"} {
 		for i := range 5 {
-			s.track(fmt.Sprintf("%s camera c%d", who, i))
+			s.adds(fmt.Sprintf("%s camera c%d", who, i))
 		}
 	}
 	first := s.shown(followKey{kind: sfu.Video}, "")
@@ -157,7 +157,7 @@ func TestSourcesByName(t *testing.T) {
 	ghost := person("PA_g", "ghost")
 	ghost.Permission = &livekit.ParticipantPermission{Hidden: true}
 	s.has(t, "waw", false, person("PA_a", "anna"), ghost)
-	s.track("anna camera vp8")
+	s.adds("anna camera vp8")
 	p := &Participant{sid: "PA_p", identity: "player", info: &livekit.ParticipantInfo{Permission: &livekit.ParticipantPermission{CanSubscribe: true}}}
 	s.locals["player"] = p
 	for source, want := range map[string]error{"anna": nil, "TR_anna_camera_vp8": nil, "": nil, "ghost": ErrNoSource, "nobody": ErrNoSource, "TR_x": ErrNoSource} {
