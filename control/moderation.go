@@ -39,16 +39,22 @@ func (s *roomService) UpdateParticipant(ctx context.Context, req *livekit.Update
 	if err := mayAdmin(ctx, req.Room); err != nil {
 		return nil, err
 	}
-	if err := checkUpdate(req); err != nil {
+	if err := ValidUpdate(req); err != nil {
 		return nil, twirpError("update participant", err)
 	}
 	p, err := s.backend.UpdateParticipant(ctx, req)
 	return p, twirpError("update participant", err)
 }
 
-func checkUpdate(req *livekit.UpdateParticipantRequest) error {
-	if len(req.Name) > MaxNameBytes {
+// ValidUpdate says what is wrong with a change of a participant. It is asked where
+// the call arrives, and again by the node that carries it out for another.
+func ValidUpdate(req *livekit.UpdateParticipantRequest) error {
+	sources := req.GetPermission().GetCanPublishSources()
+	switch {
+	case len(req.Name) > MaxNameBytes:
 		return fmt.Errorf("%w: name has %d bytes, at most %d are allowed", ErrInvalid, len(req.Name), MaxNameBytes)
+	case len(sources) > len(livekit.TrackSource_name):
+		return fmt.Errorf("%w: can_publish_sources has %d entries, there are %d sources", ErrInvalid, len(sources), len(livekit.TrackSource_name))
 	}
 	if err := ValidMetadata(req.Metadata); err != nil {
 		return err
@@ -70,7 +76,7 @@ func (s *roomService) SendData(ctx context.Context, req *livekit.SendDataRequest
 	if err := mayAdmin(ctx, req.Room); err != nil {
 		return nil, err
 	}
-	err := checkData(req)
+	err := ValidData(req)
 	if err == nil {
 		err = s.backend.SendData(ctx, req)
 	}
@@ -80,7 +86,8 @@ func (s *roomService) SendData(ctx context.Context, req *livekit.SendDataRequest
 	return &livekit.SendDataResponse{}, nil
 }
 
-func checkData(req *livekit.SendDataRequest) error {
+// ValidData says what is wrong with data for a room, if anything.
+func ValidData(req *livekit.SendDataRequest) error {
 	switch {
 	case len(req.Data) > MaxDataBytes:
 		return fmt.Errorf("%w: data has %d bytes, at most %d are allowed", ErrInvalid, len(req.Data), MaxDataBytes)

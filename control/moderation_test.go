@@ -115,6 +115,11 @@ func TestModerationRefuses(t *testing.T) {
 			_, err := c.UpdateParticipant(ctx, &livekit.UpdateParticipantRequest{Room: "standup", Metadata: long})
 			return err
 		},
+		"can_publish_sources has 6 entries": func() error {
+			_, err := c.UpdateParticipant(ctx, &livekit.UpdateParticipantRequest{Room: "standup",
+				Permission: &livekit.ParticipantPermission{CanPublishSources: make([]livekit.TrackSource, 6)}})
+			return err
+		},
 		"attributes have 65538 bytes": func() error {
 			_, err := c.UpdateParticipant(ctx, &livekit.UpdateParticipantRequest{Room: "standup", Attributes: map[string]string{"k": long}})
 			return err

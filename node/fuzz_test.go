@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/livekit/protocol/livekit"
+
 	"github.com/domicile/domicile/node/room"
 	"github.com/domicile/domicile/residency"
 )
@@ -23,6 +25,11 @@ func FuzzRequest(f *testing.F) {
 		command{Op: opRecord, Room: "town", Policy: "global"},
 		command{Op: opStopRecord, Room: "town"},
 		command{Op: opRooms, Policy: "global"},
+		command{Op: opMute, Room: "town", Identity: "anna", Request: encodeRequest(&livekit.MuteRoomTrackRequest{TrackSid: "TR_a", Muted: true})},
+		command{Op: opUpdate, Room: "town", Identity: "anna", Request: encodeRequest(&livekit.UpdateParticipantRequest{Name: "A", Permission: &livekit.ParticipantPermission{}})},
+		command{Op: opSubscriptions, Room: "town", Identity: "anna", Request: encodeRequest(&livekit.UpdateSubscriptionsRequest{ParticipantTracks: []*livekit.ParticipantTracks{{}}})},
+		command{Op: opData, Room: "town", Request: encodeRequest(&livekit.SendDataRequest{Data: []byte("x")})},
+		command{Op: opMetadata, Room: "town", Request: []byte{0xff}},
 		command{Op: "dance", Room: "town"},
 	} {
 		b, err := json.Marshal(v)

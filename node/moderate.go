@@ -256,6 +256,9 @@ func (n *Node) setMetadata(ctx context.Context, rec room.Record, c command) (rep
 	if n.store == nil || n.home(rec.Name, rec.Policy) != n.cfg.Self.Name {
 		return reply{}, moderation(room.ErrNotHome)
 	}
+	if err := control.ValidMetadata(req.Metadata); err != nil {
+		return reply{}, moderation(err)
+	}
 	rec.Metadata = req.Metadata
 	if err := n.store.save(rec); err != nil {
 		return reply{}, fmt.Errorf("update room metadata: %w", err)

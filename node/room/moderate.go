@@ -142,6 +142,9 @@ func (r *Room) doClientMute(p *Participant, id sfu.TrackID, muted bool) {
 // UpdateParticipant changes a participant's name, metadata, attributes and
 // permission; what is empty stays as it is, and an attribute with an empty value goes.
 func (r *Room) UpdateParticipant(ctx context.Context, req *livekit.UpdateParticipantRequest) (info *livekit.ParticipantInfo, err error) {
+	if err := control.ValidUpdate(req); err != nil {
+		return nil, err
+	}
 	err = r.moderate(ctx, req.Identity, func(p *Participant) error {
 		attrs := maps.Clone(p.info.Attributes)
 		for k, v := range req.Attributes {
@@ -150,7 +153,7 @@ func (r *Room) UpdateParticipant(ctx context.Context, req *livekit.UpdatePartici
 		if err := control.ValidAttributes(attrs); err != nil {
 			return err
 		}
-		if req.Permission.GetHidden() != p.info.Permission.Hidden && req.Permission != nil {
+		if req.Permission != nil && req.Permission.Hidden != p.info.Permission.Hidden {
 			return fmt.Errorf("%w: whether somebody is hidden cannot change while they are in the room", control.ErrInvalid)
 		}
 		r.doUpdate(p, req, attrs)
@@ -241,6 +244,9 @@ func (r *Room) UpdateSubscriptions(ctx context.Context, req *livekit.UpdateSubsc
 // SendData sends data in the name of nobody in the room to all or some of the
 // participants, on every node.
 func (r *Room) SendData(ctx context.Context, req *livekit.SendDataRequest) error {
+	if err := control.ValidData(req); err != nil {
+		return err
+	}
 	return r.call(ctx, func() error {
 		to, some := r.addressees(req)
 		if some && len(to) == 0 {
@@ -293,6 +299,9 @@ func fromServer(pkt *livekit.DataPacket) bool {
 // UpdateMetadata changes the room's metadata; only its home does so.
 func (r *Room) UpdateMetadata(ctx context.Context, metadata string) (Record, error) {
 	var rec Record
+	if err := control.ValidMetadata(metadata); err != nil {
+		return rec, err
+	}
 	err := r.call(ctx, func() error {
 		if r.home.name != r.deps.Self.Name {
 			return ErrNotHome

@@ -266,6 +266,17 @@ func TestUpdateParticipant(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	// What another node passes on is checked again.
+	long := strings.Repeat("x", control.MaxMetadataBytes+1)
+	if _, err := s.UpdateParticipant(t.Context(), &livekit.UpdateParticipantRequest{Identity: "anna", Metadata: long}); !errors.Is(err, control.ErrInvalid) {
+		t.Errorf("metadata: %v", err)
+	}
+	if _, err := s.UpdateMetadata(t.Context(), long); !errors.Is(err, control.ErrInvalid) {
+		t.Errorf("room metadata: %v", err)
+	}
+	if err := s.SendData(t.Context(), &livekit.SendDataRequest{Data: []byte(long)}); !errors.Is(err, control.ErrInvalid) {
+		t.Errorf("data: %v", err)
+	}
 	if _, err := s.UpdateParticipant(t.Context(), &livekit.UpdateParticipantRequest{Identity: "eve"}); !errors.Is(err, ErrAbsent) {
 		t.Errorf("eve: %v", err)
 	}

@@ -2,6 +2,9 @@
 // packets (RFC 6464) who speaks in a room: whom clients are told about (Active),
 // and, in a room of many open microphones, whose sound is forwarded (Loudest).
 //
+// Levels are the publisher's word: who claims to be loud is heard, and it is for a
+// moderator to mute them.
+//
 // It hears nothing: levels lie in the header, so end-to-end encrypted sound is
 // judged like any other. It moves no packets, starts no goroutine and reads no
 // clock.
