@@ -140,16 +140,3 @@ func TestClockStartsAnew(t *testing.T) {
 		2000 ms: a 0.000 false
 	`)
 }
-
-func TestParseLevel(t *testing.T) {
-	for _, c := range []struct {
-		data  []byte
-		level uint8
-		voice bool
-		ok    bool
-	}{{nil, 127, false, false}, {[]byte{0x80}, 0, true, true}, {[]byte{0x7f}, 127, false, true}, {[]byte{0x94, 0}, 20, true, true}} {
-		if level, voice, ok := ParseLevel(c.data); level != c.level || voice != c.voice || ok != c.ok {
-			t.Errorf("%x: %d %v %v", c.data, level, voice, ok)
-		}
-	}
-}

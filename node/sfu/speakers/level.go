@@ -37,19 +37,6 @@ type Sample struct {
 	Size  int    // bytes of payload
 }
 
-// ParseLevel reads the data of the audio level extension (RFC 6464 section 3):
-//
-//	 0 1 2 3 4 5 6 7
-//	|V|    level    |
-//
-// In the two-byte form (RFC 8285 section 4.3) padding may follow.
-func ParseLevel(data []byte) (level uint8, voice, ok bool) {
-	if len(data) == 0 {
-		return Silence, false, false
-	}
-	return data[0] & 0x7f, data[0]&0x80 != 0, true
-}
-
 const (
 	// longestFrame is the longest Opus packet (RFC 6716 section 2.1.4). A longer
 	// step of the clock is a pause of the sender (DTX), and the packet after it
