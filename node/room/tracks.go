@@ -49,6 +49,7 @@ type track struct {
 type outgoing struct {
 	track  *relay.Track
 	layers atomic.Uint32 // sfu.LayerSet
+	thin   *sfu.Thinner  // of a stream with several layers: leaves out what is not wanted; nil for others
 }
 
 // Wants implements sfu.Sink.
@@ -58,7 +59,11 @@ func (o *outgoing) Wants() sfu.LayerSet { return sfu.LayerSet(o.layers.Load()) }
 func (o *outgoing) Offer(burst []sfu.Packet, _ sfu.Out) {
 	for i := range burst {
 		p := &burst[i]
-		o.track.Offer(uint8(p.Layer), p.Marker, p.Raw)
+		if o.thin == nil {
+			o.track.Offer(uint8(p.Layer), p.Marker, p.Raw)
+		} else if raw, marker, ok := o.thin.Take(p, o.Wants()); ok {
+			o.track.Offer(uint8(p.Layer), marker, raw)
+		}
 	}
 }
 
@@ -388,6 +393,9 @@ func (r *Room) serve(t *track, to residency.NodeName, layers sfu.LayerSet) error
 		return err
 	}
 	o := &outgoing{track: out}
+	if t.up.SVC() {
+		o.thin = sfu.NewThinner()
+	}
 	o.layers.Store(uint32(layers))
 	t.serving[to] = o
 	r.sendTo(to, KindTrackOpen, encode(TrackOpen{Track: t.id, Alias: out.Alias(), Available: t.up.Available(), Rates: t.up.Rates(r.deps.Now())}))

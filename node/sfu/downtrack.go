@@ -68,6 +68,7 @@ type DownTrack struct {
 	ids     [carried]uint8 // of the receiver's header extensions
 	passes  uint8          // bit k: extension k is passed on
 	stamped bool           // packets have room for a transport-wide sequence number
+	plain   bool           // payloads go out as they are, numbers apart
 	max     Layer          // what the client shows
 	limit   Limit
 	desired Layer // the least of both
@@ -123,6 +124,7 @@ func (d *DownTrack) Bind(b Binding) {
 			}
 		}
 		d.stamped = b.Extensions.TransportCC != 0 && b.RTXSSRC != 0
+		d.plain = !d.svc && d.up.format != formatRED && b.Extensions.TransportCC < 15
 		d.named = 0
 	})
 }

@@ -264,3 +264,26 @@ func TestLimitPauses(t *testing.T) {
 	}
 	r.continuous()
 }
+
+// TestPlainPacketsAreAsAllOthers sends a packet by the short way, and again by
+// the long one.
+func TestPlainPacketsAreAsAllOthers(t *testing.T) {
+	for name, b := range map[string]Binding{
+		"bare": {SSRC: 7, PayloadType: 96}, "stamped": {SSRC: 7, PayloadType: 96, RTXSSRC: 8, Extensions: Extensions{TransportCC: 3}},
+	} {
+		c, w := newCamera(1), &collector{}
+		d := w.follow(c.up, b)
+		c.run(3, d)
+		if !d.plain {
+			t.Fatal("no short way")
+		}
+		p, _ := c.up.cached(0, 1, d.m.current().src, make([]byte, maxRTP))
+		n, v := d.m.judge(0, d.m.current().out, &p)
+		o := d.shape(&p, &n, v)
+		w.got = w.got[:1]
+		d.put(&o, &Scratch{})
+		if !bytes.Equal(w.got[0], w.got[1]) || w.stamps[0] != w.stamps[len(w.stamps)-1] {
+			t.Errorf("%s: % x, stamp at %d; then % x, stamp at %d", name, w.got[0], w.stamps[0], w.got[1], w.stamps[len(w.stamps)-1])
+		}
+	}
+}

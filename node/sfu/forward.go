@@ -27,9 +27,13 @@ func (d *DownTrack) offer(p *Packet, out Out) (wantsChanged bool) {
 	if p.ext <= d.rejoin {
 		return wantsChanged // the cache had it
 	}
+	if !d.svc {
+		d.pass(p, out)
+		return wantsChanged
+	}
 	before := d.sent()
 	d.pass(p, out)
-	if d.svc && d.sent() != before {
+	if d.sent() != before {
 		d.stats.Switches++
 		wantsChanged = d.steer() || wantsChanged
 	}

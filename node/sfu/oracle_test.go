@@ -86,7 +86,7 @@ func (d *decoder) read(n int64, all map[uint32]*picture) (receivedPacket, error)
 }
 
 // check says what is wrong with all that came.
-func (d *decoder) check(e *encoder, lost map[string]bool) error {
+func (d *decoder) check(e *encoder) error {
 	if d.fail != nil {
 		return d.fail
 	}
@@ -184,7 +184,6 @@ type meeting struct {
 	now  time.Time
 	held []sentPacket // overtaken on their way
 	out  Scratch
-	lost map[string]bool
 }
 
 func newMeeting(seed uint64, f format, svc bool) *meeting {
@@ -314,7 +313,7 @@ func TestDecoderFollowsWhateverHappens(t *testing.T) {
 				}
 				m.deliver()
 				m.ask()
-				if err := m.dec.check(m.e, m.lost); err != nil {
+				if err := m.dec.check(m.e); err != nil {
 					t.Fatalf("seed %d: %v", seed, err)
 				}
 				if seed%3 == 0 && len(m.dec.holes()) > 0 {

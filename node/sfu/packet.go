@@ -6,7 +6,10 @@
 // goroutine and reads no clock.
 package sfu
 
-import "time"
+import (
+	"math/bits"
+	"time"
+)
 
 // TrackID names a published track in the whole mesh ("TR_…").
 type TrackID string
@@ -47,6 +50,9 @@ func (s LayerSet) Has(l Layer) bool { return s&(1<<l) != 0 }
 
 // With returns the set with the layer added.
 func (s LayerSet) With(l Layer) LayerSet { return s | 1<<l }
+
+// highest returns the highest layer of the set, 0 for the empty set.
+func (s LayerSet) highest() Layer { return Layer(max(bits.Len8(uint8(s)), 1) - 1) }
 
 // Codec describes what an UpTrack carries; it is the same on every node.
 type Codec struct {

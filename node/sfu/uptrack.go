@@ -87,6 +87,9 @@ func (t *UpTrack) Kind() Kind { return t.cfg.Kind }
 // Codec returns what the track carries.
 func (t *UpTrack) Codec() Codec { return t.cfg.Codec }
 
+// SVC reports whether one stream carries all the spatial layers.
+func (t *UpTrack) SVC() bool { return t.cfg.SVC }
+
 // Relayed reports whether the track comes from another node.
 func (t *UpTrack) Relayed() bool { return t.cfg.Relayed }
 

@@ -18,10 +18,38 @@ type outgoing struct {
 
 // write sends a packet, in room that out gives.
 func (d *DownTrack) write(p *Packet, n *numbers, v verdict, out Out) {
+	if v == send && d.plain && p.elements.has&d.passes == 0 && n.out >= d.named {
+		d.writePlain(p, n, out)
+		return
+	}
 	o := d.shape(p, n, v)
 	if d.put(&o, out) {
 		d.stats.Packets++
 		d.stats.Bytes += uint64(len(o.payload))
+	}
+}
+
+// stampBlock is how long the header extension is that has a stamp only.
+const stampBlock = 8
+
+// writePlain is write for nearly all packets of a single layer: no header
+// extension but perhaps the stamp. It writes what put would, in half the time.
+func (d *DownTrack) writePlain(p *Packet, n *numbers, out Out) {
+	start, stampAt := headerSize, 0
+	if d.stamped {
+		start, stampAt = headerSize+stampBlock, headerSize+5
+	}
+	rtp := out.Reserve(start + len(p.Payload))
+	putHeader(rtp, p.Marker, d.bound.PayloadType, uint16(n.out), n.ts, d.bound.SSRC)
+	if d.stamped {
+		rtp[0] |= 0x10
+		binary.BigEndian.PutUint64(rtp[headerSize:], oneByte<<48|1<<32|uint64(d.bound.Extensions.TransportCC<<4|1)<<24)
+	}
+	copy(rtp[start:], p.Payload)
+	p.desc.patch(rtp[start:], n)
+	if d.hand(rtp, stampAt, out) {
+		d.stats.Packets++
+		d.stats.Bytes += uint64(len(p.Payload))
 	}
 }
 
