@@ -38,6 +38,7 @@ type Node struct {
 	Capacity   Capacity   `yaml:"capacity"`
 	Page       Page       `yaml:"page"`
 	Rooms      Rooms      `yaml:"rooms"`
+	Media      Media      `yaml:"media"`
 	Recordings Recordings `yaml:"recordings"`
 	Log        Log        `yaml:"log"`
 
@@ -178,6 +179,16 @@ type Rooms struct {
 	RemoteUnmute bool `yaml:"remote_unmute"`
 }
 
+// Media bounds what is forwarded.
+type Media struct {
+	// MaxSpeakers is how many open microphones of a room are forwarded at once, the
+	// loudest; 1 to 1000. With no more than that open, all are. Default 16: no
+	// usual meeting is touched, and nobody follows more voices in a hall. Every
+	// attendee receives up to so many, at about 40 kbit/s each; nodes of one mesh
+	// should have the same number.
+	MaxSpeakers int `yaml:"max_speakers"`
+}
+
 // Recordings bounds what recordings take of the disk.
 type Recordings struct {
 	// MinFreeMB is the free space, in MB of 10⁶ bytes, below which recording
@@ -251,6 +262,7 @@ func LoadNode(path string) (*Node, error) {
 	n := &Node{
 		Geo:        Geo{Unknown: "origin"},
 		Capacity:   Capacity{Attendees: 500},
+		Media:      Media{MaxSpeakers: 16},
 		Recordings: Recordings{MinFreeMB: 512},
 		Log:        Log{Level: "info", Format: "text"},
 		source:     d,

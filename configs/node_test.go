@@ -154,6 +154,7 @@ func TestLoadNode(t *testing.T) {
 		{"gossip address", n.GossipAddress().String(), "127.20.0.1:7946"},
 		{"geo.unknown", n.Geo.Unknown, "origin"},
 		{"capacity", fmt.Sprint(n.Capacity.Attendees), "500"},
+		{"max_speakers", fmt.Sprint(n.Media.MaxSpeakers), "16"},
 		{"min_free_mb", fmt.Sprint(n.Recordings.MinFreeMB), "512"},
 		{"level", n.SlogLevel().String(), "INFO"},
 	} {

@@ -45,6 +45,7 @@ func (d *document) validate(n *Node) {
 	d.within("location.latitude", n.Location.Latitude, -90, 90)
 	d.within("location.longitude", n.Location.Longitude, -180, 180)
 	d.within("capacity.attendees", float64(n.Capacity.Attendees), 1, maxAttendees)
+	d.within("media.max_speakers", float64(n.Media.MaxSpeakers), 1, 1000)
 	d.within("recordings.min_free_mb", float64(n.Recordings.MinFreeMB), 0, math.MaxInt32)
 	d.oneOf("log.level", n.Log.Level, "debug", "info", "warn", "error")
 	d.oneOf("log.format", n.Log.Format, "text", "json")

@@ -25,25 +25,26 @@ type Config struct {
 	// it can change while the node runs. Nil: plain HTTP alone.
 	ServerCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 
-	Mesh       Mesh             // how the node finds the others
-	Listen     Listen           //
-	PublicURL  string           // what attendees are sent to, "https://…"
-	Advertise  Advertise        // where other nodes reach this one, if not where it listens
-	PublicIPs  []netip.Addr     // announced as media addresses behind 1:1 NAT
-	City       string           // for people
-	At         router.Point     // for distances
-	Capacity   int              // attendees; 0 states no limit
-	Keys       control.Keys     // API keys
-	Geo        Geo              //
-	Page       Page             //
-	Rooms      Rooms            //
-	DataDir    string           // rooms.db, recordings/, keys/, admin.sock
-	MinFree    int64            // bytes that recordings leave free on the disk
-	Standalone bool             // a node without a mesh (domicile dev)
-	Log        *slog.Logger     //
-	Now        func() time.Time //
-	Version    string           //
-	Ready      func(Addresses)  // called once, when everything listens
+	Mesh        Mesh             // how the node finds the others
+	Listen      Listen           //
+	PublicURL   string           // what attendees are sent to, "https://…"
+	Advertise   Advertise        // where other nodes reach this one, if not where it listens
+	PublicIPs   []netip.Addr     // announced as media addresses behind 1:1 NAT
+	City        string           // for people
+	At          router.Point     // for distances
+	Capacity    int              // attendees; 0 states no limit
+	Keys        control.Keys     // API keys
+	Geo         Geo              //
+	Page        Page             //
+	Rooms       Rooms            //
+	DataDir     string           // rooms.db, recordings/, keys/, admin.sock
+	MaxSpeakers int              // open microphones of a room that are forwarded at once; 0: the room's default
+	MinFree     int64            // bytes that recordings leave free on the disk
+	Standalone  bool             // a node without a mesh (domicile dev)
+	Log         *slog.Logger     //
+	Now         func() time.Time //
+	Version     string           //
+	Ready       func(Addresses)  // called once, when everything listens
 }
 
 // Listen holds the addresses that the node binds. A zero address is not bound.

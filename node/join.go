@@ -178,7 +178,7 @@ func (n *Node) roomDeps() room.Deps {
 		Save:         func(room.Record) error { return nil },
 		Forget:       func(string) error { return nil },
 		RemoteUnmute: n.cfg.Rooms.RemoteUnmute,
-		Vault:        n.vault, Engine: n.engine, ICEServers: n.iceServers, Mint: n.mint, Now: n.now, Log: n.log,
+		Vault:        n.vault, Engine: n.engine, ICEServers: n.iceServers, Mint: n.mint, MaxSpeakers: n.cfg.MaxSpeakers, Now: n.now, Log: n.log,
 	}
 	if n.store != nil {
 		d.Save, d.Forget = n.store.save, n.store.forget

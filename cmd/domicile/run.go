@@ -75,9 +75,10 @@ func loadNode(path string) (node.Config, error) {
 		Capacity: y.Capacity.Attendees, Keys: control.Keys(y.APISecrets()),
 		Geo: node.Geo{Database: y.Geo.Database, Unknown: router.Fallback(y.Geo.Unknown),
 			TrustedProxies: y.Geo.TrustedProxies, AcceptClaimed: y.Geo.AcceptClaimedAddress},
-		Page:    node.Page{Guests: y.Page.Guests, GuestsMayRecord: y.Page.GuestsMayRecord},
-		Rooms:   node.Rooms{RemoteUnmute: y.Rooms.RemoteUnmute},
-		DataDir: y.DataDir, MinFree: int64(y.Recordings.MinFreeMB) * 1_000_000,
+		Page:        node.Page{Guests: y.Page.Guests, GuestsMayRecord: y.Page.GuestsMayRecord},
+		Rooms:       node.Rooms{RemoteUnmute: y.Rooms.RemoteUnmute},
+		MaxSpeakers: y.Media.MaxSpeakers,
+		DataDir:     y.DataDir, MinFree: int64(y.Recordings.MinFreeMB) * 1_000_000,
 		Log: log, Now: time.Now, Version: version,
 	}
 	if y.Public.MediaAddress.IsValid() {

@@ -166,7 +166,7 @@ func qualities(t *track, told int8) (list []*livekit.SubscribedQuality) {
 
 // doSubscribed tells a publisher once that somebody receives its track.
 func (r *Room) doSubscribed(t *track) {
-	if t.subscribed || t.up.Wanted() == 0 {
+	if t.subscribed || !t.watched() {
 		return
 	}
 	t.subscribed = true

@@ -29,6 +29,7 @@ const (
 	KindKeyframe                              // node → publisher's node: a decoder needs a keyframe
 	KindLayers                                // publisher's node → node: the layers that carry packets now
 	KindData                                  // node → node: a data packet of a participant
+	KindSpeaking                              // node → node: who speaks among its participants
 )
 
 // maxMessage bounds a decoded message; relay refuses larger ones already, this

@@ -209,7 +209,7 @@ func (r *Room) stopForbidden(p *Participant) {
 		if t.ownerSID != p.sid || t.node != r.deps.Self.Name || mayPublishSource(p.info.Permission, t.info.Source) {
 			continue
 		}
-		t.up.SetMuted(true)
+		r.setMuted(t, true)
 		if t.base == "" { // its forms in other codecs go with it
 			r.doUnpublished(p, id)
 		}

@@ -326,6 +326,7 @@ func (r *Room) doAdmit(p *Participant, att Attendee) error {
 		}
 	}
 	p.subscribe(offered...)
+	r.tellWhoSpeaks(p)
 	r.log.Info("participant joined", "participant", p.info.Sid, "participants", r.count())
 	return nil
 }

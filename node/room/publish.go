@@ -261,6 +261,7 @@ func (r *Room) doPublished(p *Participant, info *livekit.TrackInfo, media TrackR
 		info.Muted = muted
 		up.SetMuted(muted)
 	}
+	r.giveVoice(t)
 	t.media.Available = up.Available()
 	r.tracks[t.id] = t
 	t.watch()
@@ -327,9 +328,8 @@ func (r *Room) doMute(p *Participant, id sfu.TrackID, muted bool) {
 	if t == nil || t.ownerSID != p.sid || t.node != r.deps.Self.Name || t.base != "" {
 		return
 	}
-	t.up.SetMuted(muted)
-	for _, v := range r.variants(t) {
-		v.up.SetMuted(muted)
+	for _, x := range append(r.variants(t), t) {
+		r.setMuted(x, muted)
 	}
 	r.changeTrack(p, t, func(ti *livekit.TrackInfo) { ti.Muted = muted })
 }

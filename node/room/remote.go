@@ -23,6 +23,8 @@ type remote struct {
 	heardAt      time.Time                     // when it spoke last
 	participants map[string]*remoteParticipant // by sid
 	lostAt       time.Time                     // its link went down then
+	speaking     map[string]float32            // levels by sid of those who speak, as it said last
+	spokeAt      time.Time                     // when that was
 	refused      string                        // last refusal, so that it is logged once
 }
 
@@ -170,6 +172,8 @@ func (r *Room) doMessage(from residency.NodeName, kind relay.Kind, body []byte) 
 		err = handle(body, func(k Keyframe) { r.doKeyframe(from, k) })
 	case KindLayers:
 		err = handle(body, func(l Layers) { r.doLayers(from, l) })
+	case KindSpeaking:
+		err = handle(body, func(s Speaking) { r.doSpeaking(from, s) })
 	case KindData:
 		err = handle(body, func(d Data) { r.doRemoteData(from, d) })
 	default:

@@ -130,6 +130,7 @@ func (r *Room) reunion(p *Participant) []*livekit.SignalResponse {
 
 // retell repeats what a client may have missed that its record does not say.
 func (r *Room) retell(p *Participant) {
+	r.tellWhoSpeaks(p)
 	for _, ti := range p.info.Tracks {
 		if t := r.tracks[sfu.TrackID(ti.Sid)]; t != nil {
 			r.tellQualities(t)

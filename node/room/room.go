@@ -10,6 +10,7 @@
 package room
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -45,6 +46,10 @@ const (
 	// participant for whom it was made.
 	firstJoinWait = 10 * time.Second
 
+	// DefaultMaxSpeakers leaves every usual meeting as it is; of the voices of a hall
+	// nobody follows more than a few.
+	DefaultMaxSpeakers = 16
+
 	deleted = livekit.DisconnectReason_ROOM_DELETED
 
 	defaultEmptyTimeout     = 300 // seconds without anybody ever joining, as LiveKit
@@ -74,6 +79,9 @@ type Deps struct {
 	ICEServers func(room, sid string) []*livekit.ICEServer // for a participant
 	// RemoteUnmute lets a moderator unmute somebody else's track.
 	RemoteUnmute bool
+	// MaxSpeakers is how many of the room's open microphones are forwarded at once:
+	// the loudest. 0: DefaultMaxSpeakers.
+	MaxSpeakers int
 	// Mint makes a token for who is here already; nil: tokens are not renewed.
 	Mint func(g control.Grants, ttl time.Duration) (string, error)
 	Now  func() time.Time
@@ -98,6 +106,7 @@ type Room struct {
 	locals      map[string]*Participant // by identity
 	remotes     map[residency.NodeName]*remote
 	tracks      map[sfu.TrackID]*track
+	selection   selection
 	epoch       residency.Epoch // of the policies under which tracks were opened
 	recorder    *recorder
 	home        homeState
@@ -136,6 +145,7 @@ func New(record Record, deps Deps) *Room {
 		tracks:    map[sfu.TrackID]*track{},
 		followers: map[followKey]*follower{},
 		epoch:     deps.Gate().Epoch(),
+		selection: newSelection(cmp.Or(deps.MaxSpeakers, DefaultMaxSpeakers)),
 	}
 	r.home.init(deps.Now())
 	r.publish()
@@ -238,6 +248,7 @@ func (r *Room) doTick(now time.Time) {
 	}
 	r.doMoveFollowers(now)
 	r.doHome(now)
+	r.doSelect(now)
 	r.doReconcile()
 	if now.Sub(r.askedCodecs) >= askAgain {
 		r.askedCodecs = now

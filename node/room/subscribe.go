@@ -128,7 +128,7 @@ func (p *Participant) unsubscribe(id sfu.TrackID) {
 
 // unsubscribeFrom ends the reception of a track in this codec.
 func (p *Participant) unsubscribeFrom(t *track) {
-	up, id := t.up, t.public()
+	up, id := t.heard(), t.public()
 	p.post(func() {
 		if d := p.subs[id]; d != nil && d.Up() == up {
 			p.doUnsubscribe(id)

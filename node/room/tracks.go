@@ -28,6 +28,7 @@ type track struct {
 	info       *livekit.TrackInfo
 	media      TrackRecord
 	up         *sfu.UpTrack // nil for a track elsewhere that nobody here watches
+	voice      *voice       // of audio: what stands between up and those who hear it
 	serving    map[residency.NodeName]*outgoing
 	link       *relay.Link // where its packets come in, for a track elsewhere
 	alias      uint32
@@ -172,7 +173,7 @@ func (r *Room) takeTrack(node residency.NodeName, owner *livekit.ParticipantInfo
 	if t.up != nil {
 		t.up.SetAvailable(media.Available)
 		// What is under way, or asked for again, is not forwarded either (R13).
-		t.up.SetMuted(info.Muted)
+		r.setMuted(t, info.Muted)
 	}
 	r.offerTrack(t)
 }
@@ -213,7 +214,7 @@ func (r *Room) subscription(t *track, p *Participant) (subscription, bool) {
 		return subscription{}, false
 	}
 	r.ensureUp(v)
-	return subscription{up: v.up, id: t.id, stream: p.streamID(t), screen: t.info.Source == livekit.TrackSource_SCREEN_SHARE}, true
+	return subscription{up: v.heard(), id: t.id, stream: p.streamID(t), screen: t.info.Source == livekit.TrackSource_SCREEN_SHARE}, true
 }
 
 // ensureUp makes the UpTrack of a track elsewhere once somebody here wants it.
@@ -225,6 +226,39 @@ func (r *Room) ensureUp(t *track) {
 	t.up.SetAvailable(t.media.Available)
 	t.up.SetMuted(t.info.Muted)
 	t.watchRemote()
+	r.giveVoice(t)
+}
+
+// giveVoice puts what audio needs behind a new UpTrack.
+func (r *Room) giveVoice(t *track) {
+	if t.kind() == sfu.Audio {
+		t.voice = r.newVoice(t)
+	}
+}
+
+// heard is the UpTrack that attendees here receive.
+func (t *track) heard() *sfu.UpTrack {
+	if t.voice != nil {
+		return t.voice.heard
+	}
+	return t.up
+}
+
+// watched reports whether somebody receives the track.
+func (t *track) watched() bool {
+	if t.voice != nil {
+		return t.voice.wanted()
+	}
+	return t.up.Wanted() != 0
+}
+
+// setMuted stops or resumes a track. When it returns, nothing of a muted one is
+// on its way to anybody.
+func (r *Room) setMuted(t *track, muted bool) {
+	t.up.SetMuted(muted)
+	if t.voice != nil {
+		r.mute(t.voice, muted)
+	}
 }
 
 // dropTrack ends a track: its receivers here, the nodes it is sent to, its source.
@@ -247,6 +281,9 @@ func (r *Room) dropTrack(id sfu.TrackID) {
 		r.recorder.drop(id)
 	}
 	t.stopAll("track ended")
+	if t.voice != nil {
+		r.dropVoice(t.voice)
+	}
 	if t.link != nil || t.asked != 0 {
 		r.sendTo(t.node, KindSubscribe, encode(Subscribe{Track: id}))
 		t.unbind()
@@ -399,7 +436,11 @@ func (r *Room) serve(t *track, to residency.NodeName, layers sfu.LayerSet) error
 	o.layers.Store(uint32(layers))
 	t.serving[to] = o
 	r.sendTo(to, KindTrackOpen, encode(TrackOpen{Track: t.id, Alias: out.Alias(), Available: t.up.Available(), Rates: t.up.Rates(r.deps.Now())}))
-	t.up.AddSink(o)
+	if t.voice != nil {
+		t.voice.feed(o)
+	} else {
+		t.up.AddSink(o)
+	}
 	return nil
 }
 
@@ -418,7 +459,11 @@ func (t *track) stopServing(to residency.NodeName, reason string) {
 	}
 	delete(t.serving, to)
 	o.track.Revoke(reason)
-	t.up.RemoveSink(o)
+	if t.voice != nil {
+		t.voice.starve(o)
+	} else {
+		t.up.RemoveSink(o)
+	}
 	o.track.Close()
 }
 
