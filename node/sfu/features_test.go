@@ -6,6 +6,7 @@ import (
 	"slices"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/pion/rtcp"
 )
@@ -263,6 +264,35 @@ func TestLimitPauses(t *testing.T) {
 		t.Errorf("demand %+v", m)
 	}
 	r.continuous()
+}
+
+func TestNackAllocatesNothing(t *testing.T) {
+	c := newCamera(1)
+	d := NewDownTrack(c.up, DownConfig{})
+	b := rtxBinding
+	b.Writer = nowhere{}
+	d.Bind(b)
+	c.run(200, d)
+	now, out := c.now, &ring{buf: make([]byte, 1<<16)}
+	pkts := nack(uint16(d.m.next-1), uint16(d.m.next-3))
+	if n := testing.AllocsPerRun(100, func() {
+		now = now.Add(time.Second)
+		d.Tick(now, out)
+		d.HandleRTCP(pkts, now, out)
+		d.Pad(1000, out)
+	}); n != 0 {
+		t.Errorf("%v allocations for two packets again, want 0", n)
+	}
+	if got := d.Stats().Resent; got < 200 {
+		t.Errorf("only %d packets came again", got)
+	}
+}
+
+func TestDownTracksAreSmall(t *testing.T) {
+	const most = 16 << 10 // with fifty of them a participant stays far below 1 MB
+	if n := int(unsafe.Sizeof(DownTrack{})) + videoSegments*int(unsafe.Sizeof(segment{})); n > most {
+		t.Errorf("a DownTrack has %d bytes, want at most %d", n, most)
+	}
 }
 
 // TestPlainPacketsAreAsAllOthers sends a packet by the short way, and again by
