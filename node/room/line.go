@@ -2,10 +2,14 @@ package room
 
 import (
 	"context"
+	"errors"
 	"sync"
+	"sync/atomic"
 
 	"github.com/livekit/protocol/livekit"
 	"golang.org/x/time/rate"
+
+	"github.com/domicile/domicile/node/signal"
 )
 
 // conn is a client's signalling connection; *signal.Conn is one.
@@ -23,6 +27,7 @@ type line struct {
 	stop     chan struct{}               // closed when it is to end
 	once     sync.Once
 	reason   string         // for the client, written before stop is closed
+	gone     atomic.Bool    // the client's page is
 	wg       sync.WaitGroup // reader and closer
 }
 
@@ -63,6 +68,7 @@ func (l *line) read(ctx context.Context, limit *rate.Limiter) error {
 		}
 		req, err := l.conn.Recv(ctx)
 		if err != nil {
+			l.gone.Store(errors.Is(err, signal.ErrGone))
 			return err
 		}
 		select {

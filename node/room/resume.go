@@ -211,7 +211,7 @@ func (p *Participant) doLost() error {
 	p.attached, p.lostAt = nil, p.room.deps.Now()
 	p.line.CompareAndSwap(l, nil)
 	l.end(errLost.Error())
-	if !p.active || p.mediaClosed {
+	if l.gone.Load() || !p.active || p.mediaClosed {
 		return errLost
 	}
 	p.log.Info("signalling is lost, the participant may come back")

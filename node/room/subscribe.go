@@ -25,6 +25,7 @@ type subscription struct {
 	id     sfu.TrackID
 	stream string // "PA_…|TR_…", by which clients find the owner
 	screen bool   // a shared screen
+	stereo bool   // sound whose channels differ
 }
 
 // desires reports whether the participant asks to receive a track.
@@ -112,7 +113,7 @@ func (p *Participant) doSubscribe(s subscription) {
 		}
 		p.doUnsubscribe(s.id) // the track went and came back
 	}
-	d, err := p.session.Subscribe(rtc.Subscription{Up: s.up, StreamID: s.stream, TrackID: string(s.id), Screen: s.screen})
+	d, err := p.session.Subscribe(rtc.Subscription{Up: s.up, StreamID: s.stream, TrackID: string(s.id), Screen: s.screen, Stereo: s.stereo})
 	if err != nil {
 		p.log.Warn("subscribing", "track", s.id, "error", err)
 		p.send(subscriptionError(s.id, livekit.SubscriptionError_SE_CODEC_UNSUPPORTED))

@@ -12,8 +12,12 @@ import (
 )
 
 // planEvery is how often the estimate is divided anew: a few times in the second
-// that a raise has to hold.
-const planEvery = 200 * time.Millisecond
+// that a raise has to hold. One that fell below planBelow of what was divided is
+// at once: each packet too many now waits in a queue before the others.
+const (
+	planEvery = 200 * time.Millisecond
+	planBelow = 0.9
+)
 
 // budget keeps what is sent to a client within what its way carries: it numbers
 // the packets, learns from the client's feedback how they fared, divides the
@@ -28,6 +32,7 @@ type budget struct {
 	reports bool // the client tells what arrives
 	alloc   allocate.Allocator
 	planned time.Time
+	divided float64 // the estimate at that time
 	wants   []allocate.Want
 	grants  []allocate.Grant
 	last    map[*sfu.DownTrack]allocate.Grant
@@ -54,7 +59,17 @@ func (b *budget) reported(compound []byte, now time.Time) []byte {
 	defer b.mu.Unlock()
 	rest := b.est.Compound(compound, now)
 	b.reports = b.reports || b.est.Transport()
+	if b.est.Estimate() < planBelow*b.divided {
+		b.planned = time.Time{}
+	}
 	return rest
+}
+
+// moved forgets what was learnt of a way that the client has left.
+func (b *budget) moved(now time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.est.Restart(now)
 }
 
 // feedback learns from what else the client reports. A report may be about streams
@@ -89,7 +104,7 @@ func (b *budget) due(now time.Time) bool {
 	if !b.reports || now.Sub(b.planned) < planEvery {
 		return false
 	}
-	b.planned = now
+	b.planned, b.divided = now, b.est.Estimate()
 	return true
 }
 
@@ -115,9 +130,15 @@ type limit struct {
 	told  bool // the client is to hear that the track pauses or goes on
 }
 
+// apply bounds the DownTrack only where the budget does: who may have all that
+// there is may also have a layer that the publisher does not send now for want of
+// viewers, and is one.
 func (c limit) apply(p *peer) {
-	g := c.grant
-	c.s.down.SetLimit(sfu.Limit{Spatial: sfu.Layer(g.Spatial), Temporal: g.Temporal, Pause: g.Pause})
+	g, l := c.grant, sfu.Unlimited
+	if g.Reason != allocate.Full && g.Reason != allocate.Unknown && g.Reason != allocate.Client {
+		l = sfu.Limit{Spatial: sfu.Layer(g.Spatial), Temporal: g.Temporal, Pause: g.Pause}
+	}
+	c.s.down.SetLimit(l)
 	if c.told {
 		p.s.gate.pass(func() { p.s.events.StreamState(c.s.down, g.Pause) })
 	}
@@ -143,7 +164,7 @@ func (b *budget) plan(pictures []picture, now time.Time) (changed []limit) {
 		s := pictures[i].s
 		old, had := b.last[s.down]
 		b.last[s.down] = g
-		if !had || old.Spatial != g.Spatial || old.Temporal != g.Temporal || old.Pause != g.Pause {
+		if !had || old.Spatial != g.Spatial || old.Temporal != g.Temporal || old.Pause != g.Pause || old.Reason != g.Reason {
 			changed = append(changed, limit{s, g, old.Pause != g.Pause && !b.wants[i].Paused})
 		}
 	}

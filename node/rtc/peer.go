@@ -164,6 +164,7 @@ func (p *peer) nextOffer() (sdp string, id uint32, tracks map[string]string, err
 	p.dirty = false
 	if p.iceRestart {
 		p.conn.Restart()
+		p.send.budget.moved(p.s.engine.now())
 		p.iceRestart = false
 	}
 	if sdp, err = p.neg.Offer(p.local()); err != nil {
@@ -213,6 +214,7 @@ func (p *peer) answer(offer string) (Answer, error) {
 	}
 	if change.ICERestarted {
 		p.conn.Restart()
+		p.send.budget.moved(p.s.engine.now())
 	}
 	if err := p.connect(change.Remote); err != nil {
 		return Answer{}, err
@@ -287,7 +289,9 @@ func (p *peer) Drained(w *transport.Worker) { p.recv.drained(w.Batch()) }
 
 // RTCP implements transport.Handler.
 func (p *peer) RTCP(w *transport.Worker, b []byte, at time.Time) {
-	if b = p.send.budget.reported(b, at); b == nil {
+	b = p.send.budget.reported(b, at)
+	p.send.budget.tick(at)
+	if b == nil {
 		return
 	}
 	pkts, err := rtcp.Unmarshal(b)

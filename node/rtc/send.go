@@ -98,7 +98,8 @@ func (p *peer) offerSender(s *sender) error {
 		kind = jsep.Video
 	}
 	return p.neg.AddSender(jsep.Sender{
-		Key: s.key, Kind: kind, StreamID: s.sub.StreamID, TrackID: s.sub.TrackID, Codec: jsep.Codec(s.up.Codec()),
+		Key: s.key, Kind: kind, StreamID: s.sub.StreamID, TrackID: s.sub.TrackID,
+		Codec: jsep.Codec(s.up.Codec()), Stereo: s.sub.Stereo,
 	})
 }
 
@@ -132,16 +133,36 @@ func (g *sending) remove(d *sfu.DownTrack) *sender {
 
 // negotiated notes what the client agreed to. Called with peer.mu held.
 func (g *sending) negotiated(c jsep.Change) {
+	var again []*sender
 	g.mu.Lock()
 	for _, b := range c.Bound {
-		for _, s := range g.senders {
-			if s.key == b.Key {
-				s.bound.Store(&b)
+		if s := g.find(b.Key); s != nil {
+			s.bound.Store(&b)
+			if s.started.Load() {
+				again = append(again, s)
 			}
 		}
 	}
+	for _, k := range c.Unbound {
+		if s := g.find(k); s != nil {
+			s.bound.Store(nil)
+			again = append(again, s)
+		}
+	}
 	g.mu.Unlock()
+	for _, s := range again {
+		s.bind()
+	}
 	g.startAll()
+}
+
+func (g *sending) find(k jsep.Key) *sender {
+	for _, s := range g.senders {
+		if s.key == k {
+			return s
+		}
+	}
+	return nil
 }
 
 // connected lets everything begin that waited for the keys.
@@ -176,21 +197,32 @@ func (g *sending) due() []*sender {
 
 // start lets the DownTrack write.
 func (s *sender) start() {
-	b := s.bound.Load()
 	stream, err := s.p.conn.NewStream()
 	if err != nil {
 		s.p.s.engine.log.Debug("sender does not begin", "err", err)
 		return // the connection is closing
 	}
 	s.stream = stream
+	s.bind()
+	out := s.p.s.engine.transport.Batch()
+	s.down.Tick(s.p.s.engine.now(), out) // ask for the first picture now
+	s.p.s.engine.transport.Release(out)
+}
+
+// bind tells the DownTrack what was negotiated: nothing, if the client has taken
+// its section away. All its numbers are sealed by one stream, whose state goes on
+// where an SSRC does.
+func (s *sender) bind() {
+	b := s.bound.Load()
+	if b == nil || b.Unsupported {
+		s.down.Bind(sfu.Binding{})
+		return
+	}
 	s.down.Bind(sfu.Binding{
 		SSRC: b.SSRC, PayloadType: b.PayloadType, RTXSSRC: b.RTXSSRC, RTXPayloadType: b.RTXPayloadType,
 		Extensions: mediaExtensions(b.Extensions), MID: b.MID, PlainOpus: b.PlainOpus,
 		OpusPayloadType: b.OpusPayloadType, Writer: s,
 	})
-	out := s.p.s.engine.transport.Batch()
-	s.down.Tick(s.p.s.engine.now(), out) // ask for the first picture now
-	s.p.s.engine.transport.Release(out)
 }
 
 // running reports whether packets may be on their way.

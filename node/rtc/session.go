@@ -267,6 +267,7 @@ type Subscription struct {
 	StreamID string
 	TrackID  string
 	Screen   bool // a shared screen, which comes before cameras
+	Stereo   bool // the two channels of the sound differ
 }
 
 // Subscribe sends a track to the client; the DownTrack begins when the client has

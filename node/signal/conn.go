@@ -19,6 +19,9 @@ import (
 
 // Errors that Recv and Send return, wrapped.
 var (
+	// ErrGone: the page was closed or left (RFC 6455 section 7.4.1, 1001); whoever
+	// was on it does not come back to this session.
+	ErrGone       = errors.New("client's page is gone")
 	ErrClosed     = errors.New("signalling connection is closed")
 	ErrSlowClient = errors.New("client does not read its signalling messages")
 	ErrBadFrame   = errors.New("signalling frame cannot be decoded")
@@ -138,7 +141,7 @@ func (k *socketKeeper) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 
 // Recv waits for the client's next message. A message whose oneof is nil is of a
 // kind newer than this server and should be passed over. io.EOF means that the
-// client closed in order; after any error the connection is finished, and the
+// client closed in order, ErrGone that its page is gone; after any error the connection is finished, and the
 // same goes for a ctx that ends during the wait.
 func (c *Conn) Recv(ctx context.Context) (*livekit.SignalRequest, error) {
 	kind, data, err := c.ws.Read(ctx)
@@ -163,7 +166,9 @@ func (c *Conn) readError(err error) error {
 	default:
 	}
 	switch websocket.CloseStatus(err) {
-	case websocket.StatusNormalClosure, websocket.StatusGoingAway, websocket.StatusNoStatusRcvd:
+	case websocket.StatusGoingAway:
+		return ErrGone
+	case websocket.StatusNormalClosure, websocket.StatusNoStatusRcvd:
 		return io.EOF
 	}
 	return fmt.Errorf("receive: %w", err)

@@ -280,6 +280,13 @@ func TestClientLeaves(t *testing.T) {
 			t.Errorf("Recv: %v, want io.EOF", err)
 		}
 	})
+	t.Run("with its page", func(t *testing.T) {
+		c, client := pair(t, Options{})
+		go func() { _ = client.Close(websocket.StatusGoingAway, "") }()
+		if _, err := c.Recv(t.Context()); err != ErrGone {
+			t.Errorf("Recv: %v, want ErrGone", err)
+		}
+	})
 	t.Run("cut off", func(t *testing.T) {
 		c, client := pair(t, Options{})
 		must(t, client.CloseNow())
