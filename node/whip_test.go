@@ -393,3 +393,20 @@ func TestEncodersAreAnswered(t *testing.T) {
 		}
 	}
 }
+
+// TestWHEPOnANodeWithoutTheRoom: the first player of a node comes before the node
+// knows who is in the room.
+func TestWHEPOnANodeWithoutTheRoom(t *testing.T) {
+	m := newMesh(t, testBundle(1), "fra DE origin", "waw PL", "nyc US")
+	anna := enter(t, m.node("waw"), "studio", "anna", nil)
+	anna.publish("camera", livekit.TrackType_VIDEO)
+	anna.publish("voice", livekit.TrackType_AUDIO)
+	anna.await("both are in the room", func() bool { return len(anna.self.GetTracks()) == 2 })
+	for _, path := range []string{"/whep/studio/anna", "/whep"} {
+		p := newDirectClient(t, m.node("nyc"), "studio", "player", nil).receives()
+		p.post(path)
+		p.plays()
+		p.delete()
+		eventually(t, "the room has left the node", func() bool { return m.node("nyc").rooms.get("studio") == nil })
+	}
+}

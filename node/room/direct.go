@@ -165,11 +165,7 @@ func (d *Direct) keep(offer string) {
 // Watch answers an offer with what a source shows. kinds are those for which the
 // offer has a section.
 func (d *Direct) Watch(ctx context.Context, r *Room, offer, source string, kinds ...sfu.Kind) (answer string, err error) {
-	var list []subscription
-	err = d.with(ctx, r, func(p *Participant) (err error) {
-		list, err = r.doFollow(p, source, kinds)
-		return err
-	})
+	list, err := d.find(ctx, r, source, kinds)
 	if err != nil {
 		return "", err
 	}
@@ -189,6 +185,52 @@ func (d *Direct) Watch(ctx context.Context, r *Room, offer, source string, kinds
 	})
 	d.keep(offer)
 	return answer, err
+}
+
+// settleWait bounds the wait for a room that has just begun on this node: a round
+// trip to its home, and one to each of its nodes.
+const settleWait = 3 * time.Second
+
+// find takes what a source shows, and waits for it in a room that does not know
+// yet who is in it.
+func (d *Direct) find(ctx context.Context, r *Room, source string, kinds []sfu.Kind) (list []subscription, err error) {
+	wait := time.NewTimer(settleWait)
+	defer wait.Stop()
+	again := time.NewTicker(tickEvery)
+	defer again.Stop()
+	for {
+		settled := true
+		err = d.with(ctx, r, func(p *Participant) (err error) {
+			list, err = r.doFollow(p, source, kinds)
+			settled = r.settled()
+			return err
+		})
+		if err == nil || settled || ctx.Err() != nil {
+			return list, err
+		}
+		select {
+		case <-again.C:
+		case <-wait.C:
+			return nil, err
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
+}
+
+// settled reports whether this node has heard from every other that has somebody
+// in the room.
+func (r *Room) settled() bool {
+	if r.home.name != r.deps.Self.Name && r.home.seq == 0 {
+		return false
+	}
+	for _, n := range r.nodes() {
+		m := r.remotes[n.Node]
+		if n.Node != r.deps.Self.Name && n.Participants > 0 && (m == nil || !m.heard) {
+			return false
+		}
+	}
+	return true
 }
 
 func codecsOf(list []subscription) string {
