@@ -16,7 +16,7 @@ import (
 )
 
 // patience bounds what takes milliseconds, on a machine that does much else.
-const patience = 15 * time.Second
+const patience = time.Minute
 
 func listen(t testing.TB, change ...func(*Config)) *Engine {
 	t.Helper()
