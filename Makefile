@@ -23,7 +23,7 @@ say = @printf '\n== %s\n'
 
 .PHONY: help
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: build ## build everything and start the demo: three nodes on loopback
@@ -111,6 +111,11 @@ bench: build ## load on real nodes: the standing scenarios (RECORD=1 writes benc
 	@go run ./bench/load --scenario all $(if $(RECORD),--record) $(BENCHFLAGS)
 	$(say) "benchmarks of single packages"
 	@go test -run '^$$' -bench . -benchmem $$(git grep -l '^func Benchmark' -- 'control/*_test.go' 'node/*_test.go' 'relay/*_test.go' 'residency/*_test.go' 'router/*_test.go' | xargs -n1 dirname | sort -u | sed 's|^|./|')
+
+.PHONY: bench-network
+bench-network: web ## freezes, sound and recovery of real browsers on bad networks (root needed; writes bench/results)
+	$(say) "two browsers and a bad network between them (12 minutes; leave the machine alone)"
+	@go test -count=1 -timeout 30m -tags network -v -run TestNetworkFigures ./bench/e2e
 
 .PHONY: fuzz
 fuzz: web ## fuzz every parser, FUZZTIME each (1m)

@@ -83,9 +83,14 @@ type mesh struct {
 	t      testing.TB
 }
 
+// starting lets one demo come up at a time: it looks for free addresses first.
+var starting sync.Mutex
+
 // startMesh starts the demo in dir and waits for what it reports.
 func startMesh(t testing.TB, bin, dir string) *mesh {
 	t.Helper()
+	starting.Lock()
+	defer starting.Unlock()
 	m := &mesh{t: t, bin: bin, killed: map[string]bool{}}
 	m.cmd = exec.Command(bin, "demo", "--dir", dir, "--json")
 	out, err := m.cmd.StdoutPipe()

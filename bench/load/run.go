@@ -21,6 +21,9 @@ const (
 	floorTime = 3 * time.Second  // for each way of sending
 	settle    = 2 * time.Second  // for the nodes to forget who left
 	tokenTTL  = time.Hour
+	// alonePause is between those who join alone, so that none is helped or held up
+	// by the keyframe of the one before; the publisher is as long in the room too.
+	alonePause = 1200 * time.Millisecond
 )
 
 // run is one scenario against one system.
@@ -98,6 +101,7 @@ func (r *run) meet(ctx context.Context, out *result) error {
 		return errors.New("no publisher could join")
 	}
 	for i := range r.Alone {
+		pause(ctx, alonePause)
 		if err := r.joinAlone(ctx, r.Publishers+r.Subscribers+i); err != nil {
 			return err
 		}
