@@ -101,6 +101,29 @@ func (r *Room) noteSpeaker(identity string, now time.Time) {
 	}
 }
 
+// noteLoudest takes note of whoever is the loudest now, here or elsewhere.
+func (r *Room) noteLoudest(now time.Time) {
+	loudest, level := "", float32(0)
+	note := func(sid string, l float32) {
+		if (l > level || l == level && sid < loudest) && !r.hidden(sid) {
+			loudest, level = sid, l
+		}
+	}
+	for _, s := range r.selection.active.Now() {
+		note(string(s.Owner), s.Level)
+	}
+	for _, m := range r.remotes {
+		for sid, l := range m.speaking {
+			note(sid, l)
+		}
+	}
+	for _, i := range r.participants() {
+		if i.Sid == loudest {
+			r.noteSpeaker(i.Identity, now)
+		}
+	}
+}
+
 // names reports whether a source is somebody or something in the room. Who is
 // hidden is not: a name must not tell that they are there.
 func (r *Room) names(source string) bool {
@@ -126,6 +149,9 @@ func (r *Room) follower(key followKey, t *track) *follower {
 // doMoveFollowers lets every follower show what it should, and forgets those
 // that nobody watches.
 func (r *Room) doMoveFollowers(now time.Time) {
+	if len(r.followers) > 0 {
+		r.noteLoudest(now)
+	}
 	for key, f := range r.followers {
 		maps.DeleteFunc(f.viewers, func(identity, sid string) bool {
 			p := r.locals[identity]
@@ -143,8 +169,8 @@ func (r *Room) doMoveFollowers(now time.Time) {
 
 // move ties a follower to a track, or to none.
 func (r *Room) move(f *follower, t *track) {
-	if t != nil && f.tap != nil && f.tap.From() == t.up {
-		f.track.up.SetAvailable(t.up.Available())
+	if t != nil && f.tap != nil && f.tap.From() == t.heard() {
+		f.track.up.SetAvailable(t.heard().Available())
 		return
 	}
 	if f.tap != nil {
@@ -155,7 +181,7 @@ func (r *Room) move(f *follower, t *track) {
 		return
 	}
 	r.ensureUp(t)
-	up := t.up
+	up := t.heard()
 	f.track.up.SetAvailable(up.Available())
 	f.track.up.OnKeyframeRequest(func(l sfu.Layer) { up.RequestKeyframe(l, r.deps.Now()) })
 	f.tap, f.at = sfu.NewTap(up, f.track.up), t.id

@@ -129,6 +129,36 @@ func TestFollowerMoves(t *testing.T) {
 	}
 }
 
+// Whoever is loudest on any node is the speaker, but not somebody hidden.
+func TestFollowersTakeTheLoudest(t *testing.T) {
+	s := gallery(t)
+	ghost := person("PA_g", "ghost")
+	ghost.Permission = &livekit.ParticipantPermission{Hidden: true}
+	s.has(t, "waw", false, person("PA_a", "anna"), person("PA_b", "bob"), ghost)
+	s.adds("anna microphone opus")
+	s.adds("bob microphone opus")
+	says := func(levels ...Speaker) string {
+		s.says("waw", KindSpeaking, Speaking{Speakers: levels})
+		s.noteLoudest(s.now)
+		s.now = s.now.Add(speakerHold)
+		return s.speaker()
+	}
+	for i, c := range []struct {
+		levels []Speaker
+		want   string
+	}{
+		{nil, "anna"},
+		{[]Speaker{{"PA_b", 0.2}}, "bob"},
+		{[]Speaker{{"PA_a", 0.3}, {"PA_b", 0.2}, {"PA_g", 0.9}}, "anna"},
+		{nil, "anna"},
+		{[]Speaker{{"PA_b", 0.1}}, "bob"},
+	} {
+		if got := says(c.levels...); got != c.want {
+			t.Errorf("step %d: %q speaks, want %q", i, got, c.want)
+		}
+	}
+}
+
 type watching struct{}
 
 func (*watching) Wants() sfu.LayerSet                { return 1 }
