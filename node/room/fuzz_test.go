@@ -21,7 +21,10 @@ func FuzzMessage(f *testing.F) {
 		KindTrackClosed: TrackClosed{Track: "TR_a", Reason: "r"},
 		KindKeyframe:    Keyframe{Track: "TR_a", Layer: 2},
 		KindLayers:      Layers{Track: "TR_a", Available: 255},
-		KindData:        Data{Reliable: true, Packet: []byte{0x08, 0x01}},
+		KindData:        Data{Reliable: true, Packet: []byte{0x08, 0x01}, Prev: 1},
+		KindSpeaking:    Speaking{Speakers: []Speaker{{SID: "PA_x", Level: 0.5}}},
+		KindDataAsk:     DataAsk{Publisher: "PA_x", After: 1},
+		KindDataHead:    DataHead{Publisher: "PA_x", Seq: 2, Skip: true},
 	} {
 		f.Add(uint16(kind), true, encode(m))
 	}

@@ -30,6 +30,8 @@ const (
 	KindLayers                                // publisher's node → node: the layers that carry packets now
 	KindData                                  // node → node: a data packet of a participant
 	KindSpeaking                              // node → node: who speaks among its participants
+	KindDataAsk                               // node → publisher's node: send reliable data again
+	KindDataHead                              // publisher's node → node: how far reliable data was sent
 )
 
 // maxMessage bounds a decoded message; relay refuses larger ones already, this
@@ -154,11 +156,14 @@ type Data struct {
 	Reliable bool   `json:"reliable,omitempty"`
 	Server   bool   `json:"server,omitempty"` // from the API, in the name of no participant
 	Packet   []byte `json:"packet"`
+	// Prev is the number of the publisher's reliable message that went to this
+	// node before this one, 0 if none did.
+	Prev uint32 `json:"prev,omitempty"`
 }
 
 // class says which data class a message belongs to, and so which zone guards it.
 func class(k relay.Kind) residency.Class {
-	if k == KindData {
+	if k == KindData || k == KindDataAsk || k == KindDataHead {
 		return residency.ClassChat
 	}
 	return residency.ClassSignalling

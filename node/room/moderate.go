@@ -277,17 +277,6 @@ func (r *Room) addressees(req *livekit.SendDataRequest) (to []string, some bool)
 	return to, len(to) > 0 || len(sids) > 0
 }
 
-// spread delivers data here and hands it to the nodes that serve somebody who is meant.
-func (r *Room) spread(d Data, pkt *livekit.DataPacket) {
-	r.deliver(d.Reliable, pkt, d.Packet)
-	body := encode(d)
-	for name, m := range r.remotes {
-		if m.addressed(pkt) {
-			r.sendTo(name, KindData, body)
-		}
-	}
-}
-
 // fromServer reports whether a packet is data of the API, in nobody's name. Any node
 // of the room may send it: each takes calls of the API.
 func fromServer(pkt *livekit.DataPacket) bool {

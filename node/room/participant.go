@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/domicile/domicile/control"
+	"github.com/domicile/domicile/node/room/reliable"
 	"github.com/domicile/domicile/node/rtc"
 	"github.com/domicile/domicile/node/sfu"
 	"github.com/domicile/domicile/node/signal"
@@ -95,6 +96,7 @@ type Participant struct {
 	settings    map[sfu.TrackID]*livekit.UpdateTrackSettings
 	heardAt     time.Time
 	active      bool
+	source      reliable.Source // of the reliable data that the client sends
 
 	token        atomic.Pointer[control.Grants] // what it may do now; replaced by Room.run
 	lastReliable atomic.Uint32                  // highest reliable data sequence handled; written by Serve
@@ -312,6 +314,7 @@ func (r *Room) doAdmit(p *Participant, att Attendee) error {
 	r.tellParticipants(gone, "")
 	p.send(&livekit.SignalResponse{Message: &livekit.SignalResponse_Join{Join: r.greeting(p)}})
 	r.locals[p.identity] = p
+	r.data.log.Join(p.identity)
 	r.served = true
 	r.home.emptySince = time.Time{}
 	r.doHome(r.deps.Now())
@@ -387,6 +390,8 @@ func (r *Room) doDepart(p *Participant) {
 // removeLocal takes a participant out of the room and tells everybody.
 func (r *Room) removeLocal(p *Participant, why livekit.DisconnectReason) {
 	delete(r.locals, p.identity)
+	r.data.log.Leave(p.identity)
+	r.data.feed.ForgetPublisher(p.sid)
 	p.kick(why)
 	r.dropTracksOf(r.deps.Self.Name, p.sid)
 	gone := proto.CloneOf(p.info)

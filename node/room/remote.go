@@ -11,6 +11,7 @@ import (
 	"github.com/livekit/protocol/livekit"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/domicile/domicile/node/room/reliable"
 	"github.com/domicile/domicile/relay"
 	"github.com/domicile/domicile/residency"
 )
@@ -31,6 +32,7 @@ type remote struct {
 type remoteParticipant struct {
 	version uint64
 	info    *livekit.ParticipantInfo
+	order   reliable.Order // of its reliable data
 }
 
 // outside reports whether the node serves somebody from outside the media zone.
@@ -174,6 +176,10 @@ func (r *Room) doMessage(from residency.NodeName, kind relay.Kind, body []byte) 
 		err = handle(body, func(l Layers) { r.doLayers(from, l) })
 	case KindSpeaking:
 		err = handle(body, func(s Speaking) { r.doSpeaking(from, s) })
+	case KindDataAsk:
+		err = handle(body, func(d DataAsk) { r.doDataAsk(from, d) })
+	case KindDataHead:
+		err = handle(body, func(d DataHead) { r.doDataHead(from, d) })
 	case KindData:
 		err = handle(body, func(d Data) { r.doRemoteData(from, d) })
 	default:
@@ -276,7 +282,11 @@ func (r *Room) takeParticipant(m *remote, rec *ParticipantRecord, info *livekit.
 	if !latest {
 		return tell
 	}
-	m.participants[info.Sid] = &remoteParticipant{version: rec.Version, info: info}
+	if old == nil {
+		old = &remoteParticipant{}
+		m.participants[info.Sid] = old
+	}
+	old.version, old.info = rec.Version, info
 	r.takeTracks(m.name, info, rec)
 	return append(tell, info)
 }
@@ -354,6 +364,7 @@ func (r *Room) dropRemote(name residency.NodeName) {
 		t.stopServing(name, "node left the room")
 	}
 	delete(r.remotes, name)
+	r.data.feed.ForgetNode(string(name))
 	r.tellParticipants(gone, "")
 	switch {
 	case r.ended:
@@ -373,6 +384,7 @@ func (r *Room) LinkUp(peer residency.NodeName) {
 		if m := r.remotes[peer]; m != nil {
 			m.lostAt = time.Time{}
 			r.introduce(peer, false)
+			r.tellHeads(peer)
 		}
 		if peer == r.home.name {
 			// It may have been started anew and count its rosters from the

@@ -243,14 +243,30 @@ func (p *Participant) doMedia(t rtc.Target, state string) {
 	case "connected":
 		p.failedAt[t] = time.Time{}
 		p.doConnected()
-	case "failed":
-		p.doFailed(t)
+		if t == p.dataTarget() {
+			p.room.post(func() { p.room.resumeData(p, nil) })
+		}
+	case "disconnected", "failed":
+		if t == p.dataTarget() {
+			p.room.post(func() { p.room.holdData(p) })
+		}
+		if state == "failed" {
+			p.doFailed(t)
+		}
 	case "closed":
 		p.mediaClosed = true
 		if p.attached == nil {
 			p.stop(errLost)
 		}
 	}
+}
+
+// dataTarget is the connection on which the node sends data.
+func (p *Participant) dataTarget() rtc.Target {
+	if p.join.Single {
+		return rtc.TargetPublisher
+	}
+	return rtc.TargetSubscriber
 }
 
 func (p *Participant) doFailed(t rtc.Target) {
@@ -287,6 +303,7 @@ func (r *Room) doSync(p *Participant, s *livekit.SyncState) {
 		disabled[sfu.TrackID(sid)] = true
 	}
 	p.post(func() { p.doDisabled(disabled) })
+	r.resumeData(p, received(p, s))
 }
 
 // doDisabled replaces what the client has switched off.

@@ -21,6 +21,7 @@ import (
 	"github.com/livekit/protocol/livekit"
 
 	"github.com/domicile/domicile/control"
+	"github.com/domicile/domicile/node/room/reliable"
 	"github.com/domicile/domicile/node/rtc"
 	"github.com/domicile/domicile/node/sfu"
 	"github.com/domicile/domicile/relay"
@@ -107,6 +108,7 @@ type Room struct {
 	remotes     map[residency.NodeName]*remote
 	tracks      map[sfu.TrackID]*track
 	selection   selection
+	data        stream
 	epoch       residency.Epoch // of the policies under which tracks were opened
 	recorder    *recorder
 	home        homeState
@@ -145,6 +147,7 @@ func New(record Record, deps Deps) *Room {
 		tracks:    map[sfu.TrackID]*track{},
 		followers: map[followKey]*follower{},
 		epoch:     deps.Gate().Epoch(),
+		data:      stream{log: reliable.NewLog(reliable.DefaultLimits)},
 		selection: newSelection(cmp.Or(deps.MaxSpeakers, DefaultMaxSpeakers)),
 	}
 	r.home.init(deps.Now())
@@ -249,6 +252,7 @@ func (r *Room) doTick(now time.Time) {
 	r.doMoveFollowers(now)
 	r.doHome(now)
 	r.doSelect(now)
+	r.doOrders(now)
 	r.doReconcile()
 	if now.Sub(r.askedCodecs) >= askAgain {
 		r.askedCodecs = now

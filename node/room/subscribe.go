@@ -5,7 +5,6 @@ import (
 	"strings"
 
 	"github.com/livekit/protocol/livekit"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/domicile/domicile/node/rtc"
 	"github.com/domicile/domicile/node/sfu"
@@ -145,113 +144,5 @@ func (p *Participant) doUnsubscribe(id sfu.TrackID) {
 	delete(p.subs, id)
 	if err := p.session.Unsubscribe(d); err != nil {
 		p.log.Warn("unsubscribing", "track", id, "error", err)
-	}
-}
-
-// doData takes a data packet of the client, states who sent it, and passes it on.
-func (p *Participant) doData(reliable bool, b []byte) {
-	if !permission(p.token.Load()).CanPublishData {
-		return
-	}
-	pkt := &livekit.DataPacket{}
-	if err := proto.Unmarshal(b, pkt); err != nil {
-		p.log.Debug("data packet is dropped", "error", err)
-		return
-	}
-	if reliable && pkt.Sequence != 0 {
-		if pkt.Sequence <= p.lastReliable.Load() {
-			return // replayed
-		}
-		p.lastReliable.Store(pkt.Sequence)
-	}
-	pkt.ParticipantSid, pkt.ParticipantIdentity = p.sid, p.identity
-	pkt.Kind = livekit.DataPacket_LOSSY
-	if reliable {
-		pkt.Kind = livekit.DataPacket_RELIABLE
-	}
-	if u := pkt.GetUser(); u != nil {
-		u.ParticipantSid, u.ParticipantIdentity = p.sid, p.identity //nolint:staticcheck // older clients read these
-	}
-	out, err := proto.Marshal(pkt)
-	if err != nil {
-		return
-	}
-	p.room.post(func() { p.room.doLocalData(p, reliable, pkt, out) })
-}
-
-// doLocalData delivers a participant's data here and on the other nodes.
-func (r *Room) doLocalData(p *Participant, reliable bool, pkt *livekit.DataPacket, b []byte) {
-	if r.locals[p.identity] == p && p.info.Permission.CanPublishData {
-		r.spread(Data{Reliable: reliable, Packet: b}, pkt)
-	}
-}
-
-// addressed reports whether somebody on the node is meant.
-func (m *remote) addressed(pkt *livekit.DataPacket) bool {
-	for _, p := range m.participants {
-		if meant(pkt, p.info.Identity) {
-			return true
-		}
-	}
-	return false
-}
-
-func meant(pkt *livekit.DataPacket, identity string) bool {
-	to := pkt.DestinationIdentities
-	if len(to) == 0 {
-		to = pkt.GetUser().GetDestinationIdentities() //nolint:staticcheck // older clients write these
-	}
-	if len(to) == 0 {
-		return identity != pkt.ParticipantIdentity
-	}
-	for _, id := range to {
-		if id == identity {
-			return true
-		}
-	}
-	return false
-}
-
-// doRemoteData delivers data of a participant that the sending node serves.
-func (r *Room) doRemoteData(from residency.NodeName, d Data) {
-	pkt := &livekit.DataPacket{}
-	if err := proto.Unmarshal(d.Packet, pkt); err != nil {
-		r.log.Warn("bad data packet of a node is dropped", "node", from, "error", err)
-		return
-	}
-	m := r.remotes[from]
-	if m == nil || !m.sent(pkt) && !(d.Server && fromServer(pkt)) {
-		r.log.Warn("data packet in the name of nobody at its node is dropped", "node", from)
-		return
-	}
-	if _, v := r.permit(from, residency.ClassChat); !v.Allow {
-		r.noteRefusal(from, v)
-		return
-	}
-	r.deliver(d.Reliable, pkt, d.Packet)
-}
-
-// sent reports whether the packet names a participant of this node as its
-// sender, and nobody else in any of its fields.
-func (m *remote) sent(pkt *livekit.DataPacket) bool {
-	p := m.participants[pkt.ParticipantSid]
-	if p == nil || pkt.ParticipantIdentity != p.info.Identity {
-		return false
-	}
-	u := pkt.GetUser()
-	return u == nil || u.ParticipantSid == pkt.ParticipantSid && u.ParticipantIdentity == pkt.ParticipantIdentity //nolint:staticcheck // older clients read these
-}
-
-// deliver hands data to the participants here that are meant.
-func (r *Room) deliver(reliable bool, pkt *livekit.DataPacket, b []byte) {
-	for _, p := range r.locals {
-		if !p.info.Permission.CanSubscribe || !meant(pkt, p.identity) {
-			continue
-		}
-		p.post(func() {
-			if err := p.session.SendData(reliable, b); err != nil {
-				p.log.Debug("data is not delivered", "error", err)
-			}
-		})
 	}
 }
