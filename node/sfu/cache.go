@@ -29,6 +29,9 @@ type packetCache struct {
 	mu    sync.Mutex
 	slots []Packet // made with the first packet; Raw is the slot's, reused; epoch 0: empty
 	key   keyStart
+	count uint64 // of the packets put
+	epoch uint32 // of the newest packet
+	last  int64  // the highest number of that epoch
 }
 
 // keyStart is where the last keyframe began.
@@ -37,8 +40,7 @@ type keyStart struct {
 	ext   int64
 	at    time.Time
 	ts    uint32
-	last  int64 // highest number put since
-	count int   // packets and bytes put since, itself included
+	count int // packets and bytes put since, itself included
 	bytes int
 }
 
@@ -59,6 +61,8 @@ func (c *packetCache) put(size int, p *Packet) {
 	if c.slots == nil {
 		c.slots = make([]Packet, size)
 	}
+	c.count++
+	p.serial = c.count
 	s := &c.slots[p.ext&int64(len(c.slots)-1)]
 	raw := s.Raw
 	*s = *p
@@ -68,29 +72,25 @@ func (c *packetCache) put(size int, p *Packet) {
 }
 
 func (c *packetCache) note(p *Packet) {
+	if c.epoch != p.epoch {
+		c.epoch, c.last = p.epoch, p.ext
+	}
+	c.last = max(c.last, p.ext)
 	k := &c.key
 	switch {
 	case p.Keyframe && (k.epoch != p.epoch || p.ext > k.ext):
 		// What overtook it counts too.
-		*k = keyStart{epoch: p.epoch, ext: p.ext, at: p.Arrival, ts: p.TS, last: max(k.lastOf(p.epoch), p.ext)}
-		for ext := p.ext; ext <= k.last; ext++ {
+		*k = keyStart{epoch: p.epoch, ext: p.ext, at: p.Arrival, ts: p.TS}
+		for ext := p.ext; ext <= c.last; ext++ {
 			if s := c.at(p.epoch, ext); s != nil {
 				k.count++
 				k.bytes += len(s.Raw)
 			}
 		}
 	case k.epoch == p.epoch && p.ext > k.ext:
-		k.last = max(k.last, p.ext)
 		k.count++
 		k.bytes += len(p.Raw)
 	}
-}
-
-func (k *keyStart) lastOf(epoch uint32) int64 {
-	if k.epoch != epoch {
-		return 0
-	}
-	return k.last
 }
 
 // at returns the slot of a packet, or nil.
@@ -111,9 +111,20 @@ func (c *packetCache) replay(epoch uint32, now time.Time) (first keyStart, ok bo
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	k := c.key
-	whole := int64(k.count) == k.last-k.ext+1
+	whole := c.epoch == epoch && int64(k.count) == c.last-k.ext+1
 	few := k.count <= min(maxReplayPackets, len(c.slots)) && k.bytes <= maxReplayBytes
 	return k, k.epoch == epoch && epoch != 0 && whole && few && now.Sub(k.at) <= maxReplayAge
+}
+
+// since returns the highest number after a keyframe, and the serial of the newest
+// packet.
+func (c *packetCache) since(epoch uint32, keyframe int64) (last int64, serial uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.epoch != epoch {
+		return keyframe, c.count
+	}
+	return max(c.last, keyframe), c.count
 }
 
 // get copies a packet; its bytes go to buf.

@@ -77,8 +77,8 @@ type DownTrack struct {
 	closed  bool
 	live    bool // the stream follows the newest segment; if not it waits for a keyframe
 	m       munger
-	named   int64 // packets below this outgoing number have the MID
-	rejoin  int64 // packets up to this source number came from the cache already
+	named   int64  // packets below this outgoing number have the MID
+	rejoin  uint64 // packets up to this serial of the stream came from the cache already
 	again   again
 	sr      sentReport
 	stats   DownStats

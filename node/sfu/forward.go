@@ -24,7 +24,7 @@ func (d *DownTrack) offer(p *Packet, out Out) (wantsChanged bool) {
 			return wantsChanged
 		}
 	}
-	if p.ext <= d.rejoin {
+	if p.serial <= d.rejoin {
 		return wantsChanged // the cache had it
 	}
 	if !d.svc {
@@ -64,7 +64,7 @@ func (d *DownTrack) join(p *Packet, out Out) (joined, wantsChanged bool) {
 		return true, d.steer()
 	case p.Keyframe:
 		// With what overtook it, which this receiver was not given.
-		d.play(p.Layer, p.epoch, p.ext, p.ext+maxReplayPackets, out)
+		d.play(p.Layer, p.epoch, p.ext, out)
 		return d.live, d.steer()
 	case d.live:
 		wantsChanged = d.replay(p.Layer, p.Arrival, out)
@@ -96,27 +96,30 @@ func (d *DownTrack) replay(l Layer, now time.Time, out Out) (wantsChanged bool) 
 	if !ok || d.m.count > 0 && !d.continues(l, k.ts) {
 		return false
 	}
-	d.play(l, k.epoch, k.ext, k.last, out)
+	d.play(l, k.epoch, k.ext, out)
 	return d.steer()
 }
 
-// play begins the stream with packets from the cache, up to one that is not
-// there.
-func (d *DownTrack) play(l Layer, epoch uint32, from, to int64, out Out) {
+// play begins the stream with a keyframe in the cache and what is there of the
+// packets since. Whatever comes into the cache later is offered in its turn.
+func (d *DownTrack) play(l Layer, epoch uint32, keyframe int64, out Out) {
 	room := packets.Get().(*[maxRTP]byte)
 	defer packets.Put(room)
-	for ext := from; ext <= to; ext++ {
+	last, serial := d.up.layers[l].cache.since(epoch, keyframe)
+	for ext := keyframe; ext <= last; ext++ {
 		p, ok := d.up.cached(l, epoch, ext, room[:])
-		if !ok {
-			return // muted, perhaps
-		}
-		if ext == from {
+		switch {
+		case ext == keyframe && !ok:
+			return // muted meanwhile
+		case !ok || p.serial > serial:
+			continue
+		case ext == keyframe:
 			d.begin(&p)
 		}
-		d.rejoin = ext
 		d.pass(&p, out)
 		d.stats.Replayed++
 	}
+	d.rejoin = serial
 }
 
 // continues reports whether a picture of the stream comes after what was sent.

@@ -83,6 +83,7 @@ type Packet struct {
 	start    uint16 // the payload's place in Raw
 	epoch    uint32 // changes when the stream's numbering starts anew: other SSRC, jump, end of a mute
 	ext      int64  // Seq without the wrap, counted by the UpTrack
+	serial   uint64 // counts what came into the stream's cache
 }
 
 // Level is the audio level that the publisher's packet states (RFC 6464): 0 for
