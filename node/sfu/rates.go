@@ -6,8 +6,8 @@ import (
 )
 
 // Rates are bit/s of a track by [spatial][temporal] layer, cumulative: what a
-// receiver gets that is sent this layer and what it rests upon. 0 means unknown
-// or not there now.
+// receiver gets that is sent this layer and what it rests upon. A layer that does
+// not come now has what it took last. 0: it never came.
 type Rates [MaxLayers][MaxTemporal]float64
 
 // meter counts what arrives of each layer. Written by the ingest.
@@ -55,6 +55,29 @@ type history struct {
 	rates Rates
 }
 
+// remember keeps what layers took that do not come now: one that a publisher
+// stopped for want of viewers can then be asked for again without a guess.
+func (r *Rates) remember(old Rates, stopped func(layer int) bool) {
+	for s := range r {
+		if r[s] == ([MaxTemporal]float64{}) || stopped(s) {
+			r[s] = old[s]
+		}
+	}
+}
+
+// quietSamples is how many readings without a packet make a layer count as
+// stopped: more than lie between two pictures, few enough that its rate over the
+// window has not fallen by much.
+const quietSamples = 3
+
+// quiet reports whether nothing came of a layer in the last readings.
+func (h *history) quiet(s *sample, layer int) bool {
+	if h.count < quietSamples {
+		return false
+	}
+	return h.ring[(h.count-quietSamples)%rateSamples].bytes[layer] == s.bytes[layer]
+}
+
 // add takes a reading, the first one of a tick, and reports whether it did.
 func (h *history) add(s sample, svc bool) {
 	oldest := h.ring[h.count%rateSamples]
@@ -66,10 +89,16 @@ func (h *history) add(s sample, svc bool) {
 		oldest = h.ring[i%rateSamples]
 	}
 	first := h.count == 0
+	var quiet [MaxLayers]bool
+	for l := range quiet {
+		quiet[l] = h.quiet(&s, l)
+	}
 	h.ring[h.count%rateSamples] = s
 	h.count++
 	if span := s.at.Sub(oldest.at); !first && span > 0 {
-		h.rates = ratesBetween(&oldest, &s, span, svc)
+		rates := ratesBetween(&oldest, &s, span, svc)
+		rates.remember(h.rates, func(l int) bool { return quiet[l] })
+		h.rates = rates
 	}
 }
 
@@ -121,5 +150,6 @@ func (t *UpTrack) Rates(time.Time) Rates {
 func (t *UpTrack) SetRates(r Rates) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	r.remember(t.told, func(int) bool { return false })
 	t.told = r
 }
