@@ -28,7 +28,7 @@ const (
 
 	requestQueue = 64   // signalling requests read ahead of their handling
 	participantQ = 4096 // events from the room; a participant that is stuck is sent away
-	sessionTick  = 100 * time.Millisecond
+	patienceTick = 500 * time.Millisecond
 	publishWait  = 5 * time.Second // media may arrive before its add_track
 
 	// What one client may ask of the room and of the links to its other nodes,
@@ -229,7 +229,7 @@ func (p *Participant) doFirst(sent signal.First) error {
 }
 
 func (p *Participant) run(ctx context.Context) error {
-	tick := time.NewTicker(sessionTick)
+	tick := time.NewTicker(patienceTick)
 	defer tick.Stop()
 	var err error
 	for err == nil {
@@ -250,7 +250,6 @@ func (p *Participant) run(ctx context.Context) error {
 			f()
 		case <-tick.C:
 			now := p.room.deps.Now()
-			p.session.Tick(now)
 			p.doToken(now)
 			err = p.doPatience(now)
 		}

@@ -111,7 +111,8 @@ func (e events) Sections(audio, video int) {
 // StreamState implements rtc.Events.
 func (e events) StreamState(d *sfu.DownTrack, paused bool) {
 	id := d.Up().ID()
-	e.p.room.post(func() { e.p.room.doStreamState(e.p, id, paused) })
+	// By way of the participant: whoever tells must not wait for the room.
+	e.p.post(func() { e.p.room.post(func() { e.p.room.doStreamState(e.p, id, paused) }) })
 }
 
 // doStreamState tells the client that a track is paused for want of bandwidth, or

@@ -182,7 +182,7 @@ func (b *budget) forget(d *sfu.DownTrack) {
 // again, 0: with the next tick.
 func (b *budget) probe(now time.Time, out sfu.Out) time.Duration {
 	b.mu.Lock()
-	if !b.reports {
+	if !b.reports || len(b.last) == 0 {
 		b.mu.Unlock()
 		return 0
 	}

@@ -17,6 +17,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"runtime"
+	"sync"
 	"time"
 
 	"github.com/domicile/domicile/node/sfu"
@@ -40,11 +41,25 @@ type Engine struct {
 	now       func() time.Time
 	log       *slog.Logger
 	transport *transport.Engine
+	stop      chan struct{}
+	running   sync.WaitGroup
+
+	mu       sync.Mutex // guards what follows
+	sessions [tickGroups]map[*Session]struct{}
+	joined   int // sessions so far
 }
+
+// Every session has a tick each tickEvery: a fifth of them at a time, so that those
+// of a large node do not hold up the media of others. One goroutine does it for
+// all; one for each attendee would wake the process ten times a second for each.
+const (
+	tickEvery  = 100 * time.Millisecond
+	tickGroups = 5
+)
 
 // NewEngine binds the media sockets and begins to read them.
 func NewEngine(cfg Config) (*Engine, error) {
-	e := &Engine{now: cfg.Now, log: cfg.Log}
+	e := &Engine{now: cfg.Now, log: cfg.Log, stop: make(chan struct{})}
 	if e.now == nil {
 		e.now = time.Now
 	}
@@ -61,7 +76,58 @@ func NewEngine(cfg Config) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("bind media: %w", err)
 	}
+	for i := range e.sessions {
+		e.sessions[i] = make(map[*Session]struct{})
+	}
+	e.running.Go(e.run)
 	return e, nil
+}
+
+// run ticks the sessions until Close.
+func (e *Engine) run() {
+	t := time.NewTicker(tickEvery / tickGroups)
+	defer t.Stop()
+	var due []*Session
+	for turn := 0; ; turn = (turn + 1) % tickGroups {
+		select {
+		case <-e.stop:
+			return
+		case <-t.C:
+		}
+		due = e.group(due[:0], turn)
+		if len(due) == 0 {
+			continue
+		}
+		out := e.transport.Batch()
+		for _, s := range due {
+			s.tick(e.now(), out)
+		}
+		e.transport.Release(out)
+		clear(due)
+	}
+}
+
+func (e *Engine) group(list []*Session, turn int) []*Session {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for s := range e.sessions[turn] {
+		list = append(list, s)
+	}
+	return list
+}
+
+func (e *Engine) add(s *Session) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	s.turn = e.joined % tickGroups
+	e.joined++
+	e.sessions[s.turn][s] = struct{}{}
+}
+
+func (e *Engine) remove(s *Session) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.sessions[s.turn], s)
 }
 
 // MediaAddrs returns the addresses that are bound.
@@ -75,4 +141,8 @@ func (e *Engine) Out() sfu.Out { return e.transport.Batch() }
 func (e *Engine) Return(out sfu.Out) { e.transport.Release(out.(*transport.Batch)) }
 
 // Close gives the sockets up. Sessions must be closed before.
-func (e *Engine) Close() error { return e.transport.Close() }
+func (e *Engine) Close() error {
+	close(e.stop)
+	e.running.Wait()
+	return e.transport.Close()
+}

@@ -26,8 +26,10 @@ type peer struct {
 	target Target
 	conn   *transport.Conn
 	wake   chan struct{}
-	done   chan struct{}
-	tasks  sync.WaitGroup // the worker and the announcements
+	// probing hands a probe that a tick began to the worker: when to go on with it.
+	probing chan time.Duration
+	done    chan struct{}
+	tasks   sync.WaitGroup // the worker and the announcements
 
 	out  outbox
 	recv receiving
@@ -49,7 +51,7 @@ type peer struct {
 var _ transport.Handler = (*peer)(nil)
 
 func (s *Session) newPeer(t Target) (*peer, error) {
-	p := &peer{s: s, target: t, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	p := &peer{s: s, target: t, wake: make(chan struct{}, 1), probing: make(chan time.Duration, 1), done: make(chan struct{})}
 	cfg := transport.ConnConfig{MaxMessage: maxMessage}
 	if t == TargetSubscriber && !s.cfg.NoData {
 		cfg.Channels = channels()
@@ -99,7 +101,7 @@ func (p *peer) change() {
 // run negotiates until the connection closes.
 func (p *peer) run() {
 	defer p.tasks.Done()
-	probe := time.NewTimer(probeEvery)
+	probe := time.NewTimer(time.Hour) // until a probe begins
 	defer probe.Stop()
 	for {
 		select {
@@ -107,26 +109,22 @@ func (p *peer) run() {
 			return
 		case <-p.wake:
 			p.negotiate()
+		case again := <-p.probing:
+			probe.Reset(again)
 		case <-probe.C:
 			p.probe(probe)
 		}
 	}
 }
 
-// probeEvery is how often the estimator is asked whether to probe, while it does not.
-const probeEvery = 100 * time.Millisecond
-
-// probe sends padding to learn whether the way to the client carries more.
+// probe goes on with a probe: it lasts some 30 ms, and padding leaves every few.
 func (p *peer) probe(timer *time.Timer) {
-	again := time.Duration(probeEvery)
-	if len(p.send.all()) > 0 {
-		out := p.s.engine.transport.Batch()
-		if soon := p.send.budget.probe(p.s.engine.now(), out); soon > 0 {
-			again = soon
-		}
-		p.s.engine.transport.Release(out)
+	out := p.s.engine.transport.Batch()
+	again := p.send.budget.probe(p.s.engine.now(), out)
+	p.s.engine.transport.Release(out)
+	if again > 0 {
+		timer.Reset(again)
 	}
-	timer.Reset(again)
 }
 
 // negotiate tells the client what changed: by an offer, or by asking for one.
@@ -325,6 +323,12 @@ func (p *peer) Message(label string, _ bool, payload []byte) {
 func (p *peer) tick(now time.Time, out *transport.Batch) {
 	p.recv.tick(now, out)
 	p.send.tick(now, out)
+	if again := p.send.budget.probe(now, out); again > 0 {
+		select {
+		case p.probing <- again:
+		default: // it is at it
+		}
+	}
 }
 
 // writeRTCP sends reports; what is lost of them is made good by the next.

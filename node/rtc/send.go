@@ -42,7 +42,7 @@ type sender struct {
 	bound   atomic.Pointer[jsep.Binding] // written under sending.mu
 	started atomic.Bool                  // the DownTrack may write
 
-	stream *transport.Stream // set before the DownTrack is bound, then used under its lock
+	stream atomic.Pointer[transport.Stream] // set before the DownTrack is bound, then used under its lock
 }
 
 func (g *sending) init(p *peer) {
@@ -109,7 +109,7 @@ func (p *peer) unsubscribe(d *sfu.DownTrack) error {
 	if s == nil {
 		return errors.New("unsubscribe: no such track in this session")
 	}
-	d.Close() // not under a lock: it tells the track's owner
+	s.end() // not under a lock: it tells the track's owner
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
@@ -202,7 +202,7 @@ func (s *sender) start() {
 		s.p.s.engine.log.Debug("sender does not begin", "err", err)
 		return // the connection is closing
 	}
-	s.stream = stream
+	s.stream.Store(stream)
 	s.bind()
 	out := s.p.s.engine.transport.Batch()
 	s.down.Tick(s.p.s.engine.now(), out) // ask for the first picture now
@@ -225,6 +225,14 @@ func (s *sender) bind() {
 	})
 }
 
+// end stops the DownTrack, and then what seals its packets.
+func (s *sender) end() {
+	s.down.Close()
+	if stream := s.stream.Load(); stream != nil {
+		stream.Close()
+	}
+}
+
 // running reports whether packets may be on their way.
 func (s *sender) running() bool { return s.started.Load() }
 
@@ -239,7 +247,7 @@ func (s *sender) Write(out sfu.Out, rtp []byte, stampAt int) error {
 	if stampAt != 0 {
 		binary.BigEndian.PutUint16(rtp[stampAt:], s.p.send.budget.stamp(len(rtp), s.p.s.engine.now()))
 	}
-	return s.stream.Write(b, rtp)
+	return s.stream.Load().Write(b, rtp)
 }
 
 // report sends the client a sender report (RFC 3550 section 6.4.1).
@@ -292,6 +300,6 @@ func (g *sending) close() {
 	g.closed = true
 	g.mu.Unlock()
 	for _, s := range g.all() {
-		s.down.Close()
+		s.end()
 	}
 }

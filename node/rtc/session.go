@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/domicile/domicile/node/sfu"
+	"github.com/domicile/domicile/node/transport"
 )
 
 const (
@@ -104,6 +105,7 @@ type Session struct {
 	events Events
 	cfg    SessionConfig
 	gate   gate
+	turn   int // with which sessions it has its ticks
 
 	mu     sync.Mutex // guards the connections while they are made
 	pub    *peer
@@ -121,7 +123,9 @@ func (e *Engine) NewSession(events Events, cfg SessionConfig) (*Session, error) 
 	if cfg.MaxTracks == 0 {
 		cfg.MaxTracks = defaultMaxTracks
 	}
-	return &Session{engine: e, events: events, cfg: cfg}, nil
+	s := &Session{engine: e, events: events, cfg: cfg}
+	e.add(s)
+	return s, nil
 }
 
 // Publish answers an offer of the client. An offer that cannot be used is an
@@ -346,21 +350,15 @@ func (s *Session) RestartICE(t Target) error {
 	return nil
 }
 
-// Tick is called by the owner about every 100 ms.
-func (s *Session) Tick(now time.Time) {
+// tick does what is due because time has passed.
+func (s *Session) tick(now time.Time, out *transport.Batch) {
 	pub, sub := s.peers()
-	if pub == nil && sub == nil {
-		return
-	}
-	out := s.engine.transport.Batch()
 	if pub != nil {
 		pub.tick(now, out)
 	}
 	if sub != nil && sub != pub {
 		sub.tick(now, out)
 	}
-	out.Flush()
-	s.engine.transport.Release(out)
 }
 
 func (s *Session) peers() (pub, sub *peer) {
@@ -375,6 +373,7 @@ func (s *Session) Close() {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
+	s.engine.remove(s)
 	pub, sub := s.peers()
 	if pub != nil {
 		pub.close()

@@ -28,7 +28,6 @@ func meet(t *testing.T) (alice, bob *client, video *encoding, feedback <-chan rt
 	if err := bob.session.StartSubscriber(); err != nil {
 		t.Fatal(err)
 	}
-	every(t, 50*time.Millisecond, func() { bob.session.Tick(time.Now()) })
 	return alice, bob, video, feedback
 }
 
@@ -200,7 +199,6 @@ func TestSimulcastSwitchesLayers(t *testing.T) {
 	}
 	every(t, 20*time.Millisecond, func() {
 		p.up.Tick(time.Now())
-		bob.session.Tick(time.Now())
 	})
 	down, err := bob.session.Subscribe(Subscription{Up: p.up, StreamID: "PA_a|TR_1", TrackID: "TR_1"})
 	if err != nil {
