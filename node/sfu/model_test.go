@@ -33,7 +33,10 @@ type encoder struct {
 	state     [MaxLayers]encoderState // of each stream
 	active    int                     // the streams, or spatial layers, that are made now
 	structure uint8                   // id offset of the templates
+	steady    bool                    // nothing is left to chance
 }
+
+func (e *encoder) chance(of int) bool { return !e.steady && e.rnd.IntN(of) == 0 }
 
 type encoderState struct {
 	ssrc   uint32
@@ -89,7 +92,7 @@ type sentPacket struct {
 func (e *encoder) unit(l Layer) (list []sentPacket) {
 	st := &e.state[l]
 	e.units++
-	key := st.key || e.rnd.IntN(150) == 0
+	key := st.key || e.chance(150)
 	temporal := [4]uint8{0, 2, 1, 2}[st.phase%4]
 	if key {
 		st.key, st.phase, temporal = false, 0, 0
@@ -101,7 +104,7 @@ func (e *encoder) unit(l Layer) (list []sentPacket) {
 		st.tl0++
 	}
 	// A barrier: nothing above this temporal layer refers to what was before.
-	barrier, own := e.rnd.IntN(2) == 0, e.rnd.IntN(2) == 0
+	barrier, own := e.steady || e.chance(2), e.chance(2)
 	spatials := e.spatials
 	if e.svc {
 		spatials = e.active
@@ -142,7 +145,7 @@ func (e *encoder) unit(l Layer) (list []sentPacket) {
 // a lower temporal layer, and of its own if it wishes so.
 func (e *encoder) refer(pic *picture, st *encoderState, own bool) (list []*picture) {
 	layer := &st.last[pic.spatial]
-	if pic.temporal == 0 && pic.spatial > 0 && e.rnd.IntN(20) == 0 && !e.keyMode {
+	if pic.temporal == 0 && pic.spatial > 0 && e.chance(20) && !e.keyMode {
 		*layer = [MaxTemporal]*picture{} // a point to switch up without a keyframe
 		return nil
 	}

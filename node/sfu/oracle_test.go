@@ -114,11 +114,16 @@ func (d *decoder) check(e *encoder) error {
 		if p.pic == nil {
 			continue
 		}
-		if last.pic != nil && last.pic.unit != p.pic.unit && last.h.ts == p.h.ts {
+		// A keyframe may follow on a unit whose end was lost.
+		if last.pic != nil && len(p.pic.needs) > 0 && last.pic.unit != p.pic.unit && last.h.ts == p.h.ts {
 			return fmt.Errorf("two units at one time at packet %d", p.n)
 		}
 		if err := d.continuous(last, p); err != nil {
 			return err
+		}
+		// A keyframe may follow on a unit whose end was lost.
+		if last.pic != nil && len(p.pic.needs) > 0 && last.pic.unit != p.pic.unit && last.n+1 == p.n && count[last.pic] == last.pic.packets && !last.h.marker {
+			return fmt.Errorf("unit %d ends with packet %d (s%d), which has no marker", last.pic.unit, last.n, last.pic.spatial)
 		}
 		if len(p.pic.needs) == 0 && last.pic != nil && last.pic.stream != p.pic.stream {
 			cut[last.pic] = true // the keyframe of another layer makes good for its end
