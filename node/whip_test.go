@@ -3,6 +3,8 @@ package node
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -12,11 +14,13 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/livekit/protocol/livekit"
 	"github.com/pion/webrtc/v4"
 
 	"github.com/domicile/domicile/control"
+	"github.com/domicile/domicile/node/room"
 	"github.com/domicile/domicile/node/whip"
 )
 
@@ -358,6 +362,27 @@ func TestWHIPRefusals(t *testing.T) {
 	}
 	if n := m.node("fra").whip.Sessions() + m.node("nyc").whip.Sessions(); n != 0 {
 		t.Errorf("%d sessions are left", n)
+	}
+}
+
+// Every error of a room has an answer, and an OBS hears it before it gives up.
+func TestAsProblem(t *testing.T) {
+	for _, c := range []struct {
+		err    error
+		status int
+		retry  bool
+	}{
+		{room.ErrNoSource, 404, false}, {room.ErrSilent, 409, true}, {fmt.Errorf("%w: video/AV1", room.ErrCodec), 422, false},
+		{fmt.Errorf("%w: no", room.ErrOffer), 422, false}, {room.ErrTrackRefused, 403, false}, {room.ErrFull, 403, false},
+		{errShutdown, 503, true}, {context.DeadlineExceeded, 503, true}, {&Refusal{Code: CodeNotFound, Message: "x"}, 404, false},
+	} {
+		var p *whip.Problem
+		if err := asProblem(fmt.Errorf("join: %w", c.err)); !errors.As(err, &p) || p.Status != c.status || p.RetryAfter > 0 != c.retry {
+			t.Errorf("%v: %+v", c.err, err)
+		}
+	}
+	if openWait >= 8*time.Second {
+		t.Errorf("an answer may take %s", openWait)
 	}
 }
 

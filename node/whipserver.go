@@ -10,6 +10,7 @@ import (
 
 	"github.com/livekit/protocol/livekit"
 
+	"github.com/domicile/domicile/control"
 	"github.com/domicile/domicile/node/room"
 	"github.com/domicile/domicile/node/sfu"
 	"github.com/domicile/domicile/node/signal"
@@ -19,6 +20,9 @@ import (
 // restartWait bounds an ICE restart: it is a matter of milliseconds, unless the
 // participant is stuck.
 const restartWait = 5 * time.Second
+
+// openWait bounds the wait for an answer, in all. OBS gives up after 8 s.
+const openWait = 7 * time.Second
 
 // silentRetry is when a player is told to ask again for a source that publishes
 // nothing yet.
@@ -60,6 +64,9 @@ func (e encoders) Watch(ctx context.Context, j whip.Join, source string, offer w
 	join := directJoin(j)
 	if j.Token.Video.Hidden {
 		join.Identity += "#" + room.NewID("")
+		if err := control.ValidIdentity(join.Identity); err != nil {
+			return nil, whip.Answer{}, whip.Refuse(http.StatusForbidden, "token: %v, with what tells players apart", err)
+		}
 	}
 	join.Token.Video.SetCanPublish(false)
 	join.Token.Video.SetCanPublishData(false)
@@ -134,6 +141,8 @@ type negotiate func(context.Context, *direct) (answer string, err error)
 // open lets a client in. When the room ends at the very moment, all is asked
 // once more: it may have been deleted.
 func (e encoders) open(ctx context.Context, j whip.Join, join signal.Join, kind livekit.ParticipantInfo_Kind, answer negotiate) (whip.Session, whip.Answer, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, openWait, errSlow)
+	defer cancel()
 	for again := true; ; again = false {
 		rm, att, err := e.n.admit(ctx, j.Request, join)
 		if err != nil {
@@ -151,6 +160,8 @@ func (e encoders) open(ctx context.Context, j whip.Join, join signal.Join, kind 
 		return s, whip.Answer{SDP: sdp, ICEServers: whipServers(e.n.iceServers(rm.Name(), att.Sid))}, nil
 	}
 }
+
+var errSlow = &Refusal{Code: CodeUnavailable, Message: "the room did not answer in time"}
 
 // serveDirect runs a participant until it ends, and returns once its offer is
 // answered, or cannot be.
@@ -202,6 +213,9 @@ func asProblem(err error) error {
 		return whip.Refuse(http.StatusUnprocessableEntity, "%v", err)
 	case errors.Is(err, room.ErrTrackRefused), errors.Is(err, room.ErrFull):
 		return whip.Refuse(http.StatusForbidden, "%v", err)
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = errSlow
 	}
 	var r *Refusal
 	if !errors.As(err, &r) {

@@ -71,18 +71,18 @@ func (r *Room) doFollow(p *Participant, source string, kinds []sfu.Kind) ([]subs
 // speaker is whom players see that named nobody: who spoke last and has something
 // to show, else the one who has been here longest.
 func (r *Room) speaker() string {
-	longest := ""
-	since := int64(math.MaxInt64)
-	owners := map[string]bool{}
+	shows := map[string]bool{} // owners' sids
 	for _, t := range r.tracks {
-		owners[t.ownerIdentity] = owners[t.ownerIdentity] || followKey{kind: t.kind()}.shows(t)
+		shows[t.ownerSID] = shows[t.ownerSID] || followKey{kind: t.kind()}.shows(t)
 	}
-	if owners[r.spoke.identity] {
-		return r.spoke.identity
-	}
+	longest, since := "", int64(math.MaxInt64)
 	for _, i := range r.participants() {
-		if at := i.JoinedAtMs; owners[i.Identity] && (at < since || at == since && i.Identity < longest) {
-			longest, since = i.Identity, at
+		switch {
+		case !shows[i.Sid] || i.GetPermission().GetHidden():
+		case i.Identity == r.spoke.identity:
+			return i.Identity
+		case i.JoinedAtMs < since || i.JoinedAtMs == since && i.Identity < longest:
+			longest, since = i.Identity, i.JoinedAtMs
 		}
 	}
 	return longest
@@ -190,17 +190,28 @@ func (r *Room) move(f *follower, t *track) {
 // shown picks the track that a follower shows: of its source, of its kind, and
 // in its codec if it has one. now is the one it shows already.
 func (r *Room) shown(key followKey, now sfu.TrackID) *track {
-	owner := key.source
+	owner, hidden := key.source, map[string]bool{}
 	if owner == "" {
-		owner = r.speaker()
+		owner, hidden = r.speaker(), r.hiddenOnes()
 	}
 	var best *track
 	for _, t := range r.tracks {
-		if key.shows(t) && (best == nil || preferred(owner, now, t, best) < 0) {
+		if key.shows(t) && !hidden[t.ownerSID] && (best == nil || preferred(owner, now, t, best) < 0) {
 			best = t
 		}
 	}
 	return best
+}
+
+// hiddenOnes are those whom nobody is to see, by sid.
+func (r *Room) hiddenOnes() map[string]bool {
+	sids := map[string]bool{}
+	for _, i := range r.participants() {
+		if i.GetPermission().GetHidden() {
+			sids[i.Sid] = true
+		}
+	}
+	return sids
 }
 
 // shows reports whether a follower may show a track at all: not one that a

@@ -196,6 +196,10 @@ func TestSourcesByName(t *testing.T) {
 			t.Errorf("%q: %v, %d tracks", source, err, len(list))
 		}
 	}
+	s.adds("ghost microphone opus")
+	if list, err := s.doFollow(p, "", []sfu.Kind{sfu.Audio}); err != ErrSilent {
+		t.Errorf("the sound of somebody hidden: %v, %v", list, err)
+	}
 	if _, err := s.doFollow(p, "anna", []sfu.Kind{sfu.Audio}); err != ErrSilent {
 		t.Errorf("sound of a camera: %v", err)
 	}

@@ -65,9 +65,10 @@ func headers(w http.ResponseWriter) {
 
 // redirect turns a refusal that names another node's base URL into a 307 to the
 // same path there. The client sends offer and token again, so only HTTPS will do.
+// A page is not redirected: fetch follows by itself and leaves the token behind.
 func redirect(w http.ResponseWriter, r *http.Request, err error) error {
 	var p *Problem
-	if !errors.As(err, &p) || p.Redirect == "" || r.URL.Query().Has(redirected) {
+	if !errors.As(err, &p) || p.Redirect == "" || r.URL.Query().Has(redirected) || r.Header.Get("Origin") != "" {
 		return err
 	}
 	u, uerr := url.Parse(p.Redirect)

@@ -143,6 +143,9 @@ func TestRefusalOfTheRoom(t *testing.T) {
 	if w := r.call("POST", "/whip/studio?redirected=1", offer, sdpType, alice); w.Code != 403 || w.Header().Get("Location") != "" {
 		t.Errorf("sent on a second time: %d %v", w.Code, w.Header())
 	}
+	if w := r.call("POST", "/whip", offer, sdpType, alice, "Origin: https://page.example"); w.Code != 403 || w.Header().Get("Location") != "" {
+		t.Errorf("a page is redirected: %d %v", w.Code, w.Header())
+	}
 	for _, unsafe := range []string{"http://berlin.example", "berlin.example", "https://", "https://%zz", "javascript:alert(1)"} {
 		refusal.Redirect = unsafe
 		if w := r.call("POST", "/whip", offer, sdpType, alice); w.Code != 403 || w.Header().Get("Location") != "" {
