@@ -68,6 +68,12 @@ func variantOf(id sfu.TrackID) (base sfu.TrackID, mime string, ok bool) {
 	return sfu.TrackID(b), mime, ok && validSID(b) && short != "" && shortOf(mime) == short
 }
 
+// publicID is the id by which clients know a track in any codec.
+func publicID(id sfu.TrackID) sfu.TrackID {
+	base, _, _ := strings.Cut(string(id), variantMark)
+	return sfu.TrackID(base)
+}
+
 // public is the track's id as clients know it.
 func (t *track) public() sfu.TrackID {
 	if t.base != "" {

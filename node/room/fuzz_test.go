@@ -23,6 +23,7 @@ func FuzzMessage(f *testing.F) {
 		KindLayers:      Layers{Track: "TR_a", Available: 255},
 		KindData:        Data{Reliable: true, Packet: []byte{0x08, 0x01}, Prev: 1},
 		KindSpeaking:    Speaking{Speakers: []Speaker{{SID: "PA_x", Level: 0.5}}},
+		KindQuality:     Qualities{List: []Quality{{SID: "PA_x", Level: 1, Score: 2}}},
 		KindDataAsk:     DataAsk{Publisher: "PA_x", After: 1},
 		KindDataHead:    DataHead{Publisher: "PA_x", Seq: 2, Skip: true},
 	} {

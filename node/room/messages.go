@@ -32,6 +32,7 @@ const (
 	KindSpeaking                              // node → node: who speaks among its participants
 	KindDataAsk                               // node → publisher's node: send reliable data again
 	KindDataHead                              // publisher's node → node: how far reliable data was sent
+	KindQuality                               // node → node: how good its participants' connections are
 )
 
 // maxMessage bounds a decoded message; relay refuses larger ones already, this

@@ -72,6 +72,7 @@ type Participant struct {
 	muted       map[sfu.TrackID]bool // tracks whose media is about to come
 	renamed     *rate.Limiter        // changes of its own metadata
 	simulated   simulation
+	quality     Quality                   // as everybody was told last
 	allow       *Permissions              // who may receive its tracks
 	unannounced bool                      // the other nodes have not heard of its last change
 	refused     map[sfu.TrackID]bool      // tracks that it wants and may not have, as it was told
@@ -97,6 +98,8 @@ type Participant struct {
 	heardAt     time.Time
 	active      bool
 	source      reliable.Source // of the reliable data that the client sends
+	judge       *judge          // of its connection
+	mediaDown   bool            // nothing is heard of its media now
 
 	token        atomic.Pointer[control.Grants] // what it may do now; replaced by Room.run
 	lastReliable atomic.Uint32                  // highest reliable data sequence handled; written by Serve
@@ -159,7 +162,7 @@ func (r *Room) Serve(ctx context.Context, c conn, join signal.Join, att Attendee
 		cannot: map[string]bool{}, lacking: map[sfu.TrackID]bool{}, hopeless: map[sfu.TrackID]bool{}, renamed: rate.NewLimiter(updateRate, updateBurst),
 		data: rate.NewLimiter(dataRate, dataBurst), subs: map[sfu.TrackID]*sfu.DownTrack{},
 		settings: map[sfu.TrackID]*livekit.UpdateTrackSettings{}, heardAt: r.deps.Now(),
-		requests: rate.NewLimiter(requestRate, requestBurst), tokenEnds: join.Token.Expires,
+		judge: newJudge(), requests: rate.NewLimiter(requestRate, requestBurst), tokenEnds: join.Token.Expires,
 	}
 	p.token.Store(join.Token)
 	p.attached = newLine(c)
@@ -329,6 +332,7 @@ func (r *Room) doAdmit(p *Participant, att Attendee) error {
 	}
 	p.subscribe(offered...)
 	r.tellWhoSpeaks(p)
+	r.tellQualitiesTo(p)
 	r.log.Info("participant joined", "participant", p.info.Sid, "participants", r.count())
 	return nil
 }
@@ -390,6 +394,7 @@ func (r *Room) doDepart(p *Participant) {
 func (r *Room) removeLocal(p *Participant, why livekit.DisconnectReason) {
 	delete(r.locals, p.identity)
 	r.data.log.Leave(p.identity)
+	r.board.Remove(p.sid)
 	r.data.feed.ForgetPublisher(p.sid)
 	p.kick(why)
 	r.dropTracksOf(r.deps.Self.Name, p.sid)

@@ -33,6 +33,7 @@ type remoteParticipant struct {
 	version uint64
 	info    *livekit.ParticipantInfo
 	order   reliable.Order // of its reliable data
+	quality Quality        // as its node stated it last
 }
 
 // outside reports whether the node serves somebody from outside the media zone.
@@ -180,6 +181,8 @@ func (r *Room) doMessage(from residency.NodeName, kind relay.Kind, body []byte) 
 		err = handle(body, func(d DataAsk) { r.doDataAsk(from, d) })
 	case KindDataHead:
 		err = handle(body, func(d DataHead) { r.doDataHead(from, d) })
+	case KindQuality:
+		err = handle(body, func(q Qualities) { r.doQualities(from, q) })
 	case KindData:
 		err = handle(body, func(d Data) { r.doRemoteData(from, d) })
 	default:

@@ -239,6 +239,9 @@ func (p *Participant) doPatience(now time.Time) error {
 // of a failure, or notices it by itself, resumes and restarts ICE.
 func (p *Participant) doMedia(t rtc.Target, state string) {
 	p.attached.noteMedia(state)
+	if t == p.dataTarget() {
+		p.mediaDown = state == "disconnected" || state == "failed"
+	}
 	switch state {
 	case "connected":
 		p.failedAt[t] = time.Time{}

@@ -24,6 +24,7 @@ import (
 	"github.com/domicile/domicile/node/room/reliable"
 	"github.com/domicile/domicile/node/rtc"
 	"github.com/domicile/domicile/node/sfu"
+	"github.com/domicile/domicile/node/sfu/quality"
 	"github.com/domicile/domicile/relay"
 	"github.com/domicile/domicile/residency"
 	"github.com/domicile/domicile/residency/vault"
@@ -109,7 +110,11 @@ type Room struct {
 	tracks      map[sfu.TrackID]*track
 	selection   selection
 	data        stream
-	epoch       residency.Epoch // of the policies under which tracks were opened
+	board       quality.Board[string] // levels told, by sid
+	verdicts    []Quality             // changed since the last tick
+	judged      time.Time             // when verdicts were asked for last
+	qualitySaid time.Time             // when the other nodes were told all
+	epoch       residency.Epoch       // of the policies under which tracks were opened
 	recorder    *recorder
 	home        homeState
 	departed    []departure    // lately, oldest first
@@ -253,6 +258,7 @@ func (r *Room) doTick(now time.Time) {
 	r.doHome(now)
 	r.doSelect(now)
 	r.doOrders(now)
+	r.doQuality(now)
 	r.doReconcile()
 	if now.Sub(r.askedCodecs) >= askAgain {
 		r.askedCodecs = now

@@ -40,3 +40,25 @@ func (s *Session) Stats() Stats {
 	}
 	return st
 }
+
+// Received is what arrived of each published track, all its layers together, by
+// the track's id.
+func (s *Session) Received() map[sfu.TrackID]sfu.Counts {
+	all := map[sfu.TrackID]sfu.Counts{}
+	pub, _ := s.peers()
+	if pub == nil {
+		return all
+	}
+	pub.recv.mu.Lock()
+	defer pub.recv.mu.Unlock()
+	for _, st := range pub.recv.streams {
+		if st.recv == nil || st.track == nil || st.track.up == nil {
+			continue
+		}
+		id, now := st.track.up.ID(), st.recv.Counts()
+		sum := all[id]
+		sum.Expected, sum.Received, sum.Jitter = sum.Expected+now.Expected, sum.Received+now.Received, max(sum.Jitter, now.Jitter)
+		all[id] = sum
+	}
+	return all
+}

@@ -263,3 +263,21 @@ func fraction(expected, received uint64) uint8 {
 	}
 	return uint8(min((expected-received)*256/expected, 255))
 }
+
+// Counts is what a Receiver has seen since the stream began or began anew.
+type Counts struct {
+	Expected uint64 // packets, by their numbers
+	Received uint64 // of them, without those that were sent again
+	Jitter   time.Duration
+}
+
+// Counts returns what came of the stream.
+func (r *Receiver) Counts() Counts {
+	if !r.started {
+		return Counts{}
+	}
+	return Counts{
+		Expected: uint64(r.highest - r.base + 1), Received: r.received,
+		Jitter: time.Duration(r.jitter / float64(r.cfg.ClockRate) * float64(time.Second)),
+	}
+}
