@@ -57,7 +57,8 @@ func measureWith(t *testing.T, args ...string) *result {
 // there and sane.
 func TestOneNode(t *testing.T) {
 	dir := t.TempDir()
-	r := measureWith(t, "--publishers", "2", "--subscribers", "3", "--meet", "--audio", "--floor=false", "--record", "--results", dir)
+	// Some seconds, in which the node learns that the paths carry two cameras.
+	r := measureWith(t, "--publishers", "2", "--subscribers", "3", "--meet", "--audio", "--floor=false", "--warmup", "4s", "--record", "--results", dir)
 	if r.Joined != 5 || r.Failed != 0 || r.WithoutMedia != 0 {
 		t.Errorf("%d joined, %d failed, %d without media; want 5, 0, 0", r.Joined, r.Failed, r.WithoutMedia)
 	}
