@@ -85,7 +85,7 @@ type Conn struct {
 	ending   ending // why and how to end; written before stop is closed
 }
 
-// frame is one encoded message.
+// frame is one encoded message; its bytes may be in the queues of other Conns too.
 type frame struct {
 	kind websocket.MessageType
 	data []byte
@@ -178,12 +178,21 @@ func (c *Conn) readError(err error) error {
 // protobuf until the client has sent a text frame and then as its last frame
 // was, which is what LiveKit's server does. nil means queued, not delivered.
 func (c *Conn) Send(m *livekit.SignalResponse) error {
+	return c.queue(func() (frame, error) { return encodeResponse(c.json.Load(), m) })
+}
+
+// SendPrepared is Send for a message that goes to others too.
+func (c *Conn) SendPrepared(m *Prepared) error {
+	return c.queue(func() (frame, error) { return m.frame(c.json.Load()) })
+}
+
+func (c *Conn) queue(encode func() (frame, error)) error {
 	select {
 	case <-c.stop:
 		return fmt.Errorf("send: %w", c.ending.cause)
 	default:
 	}
-	f, err := encodeResponse(c.json.Load(), m)
+	f, err := encode()
 	if err != nil {
 		return fmt.Errorf("send: %w", err)
 	}
