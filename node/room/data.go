@@ -256,6 +256,7 @@ func (m *remote) sent(pkt *livekit.DataPacket) bool {
 
 // deliver hands data to the participants here that are meant.
 func (r *Room) deliver(lossless bool, pkt *livekit.DataPacket, b []byte) {
+	r.introduced(pkt.ParticipantSid)
 	if lossless {
 		r.deliverReliable(message(pkt, b))
 		return

@@ -12,6 +12,7 @@ import (
 	"github.com/livekit/protocol/livekit"
 
 	"github.com/domicile/domicile/node/sfu"
+	"github.com/domicile/domicile/node/signal"
 )
 
 // Direct is the signalling side of a participant that has none of its own: an
@@ -100,6 +101,9 @@ func (d *Direct) Send(m *livekit.SignalResponse) error {
 	}
 	return nil
 }
+
+// SendPrepared takes what the room tells everybody, of which a Direct needs nothing.
+func (d *Direct) SendPrepared(*signal.Prepared) error { return nil }
 
 // Close implements the room's side of a connection.
 func (d *Direct) Close(string) { d.close(3, d.closed) }

@@ -53,6 +53,8 @@ func (w *socket) Send(m *livekit.SignalResponse) error {
 	return nil
 }
 
+func (w *socket) SendPrepared(m *signal.Prepared) error { return w.Send(m.Message()) }
+
 func (w *socket) Close(reason string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

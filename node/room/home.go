@@ -241,11 +241,8 @@ func (r *Room) applyRoster(ros Roster) {
 
 // tellRoom sends the room's state to every participant here.
 func (r *Room) tellRoom() {
-	msg := &livekit.SignalResponse{Message: &livekit.SignalResponse_RoomUpdate{
-		RoomUpdate: &livekit.RoomUpdate{Room: r.record.Info(r.count())}}}
-	for _, p := range r.locals {
-		p.send(msg)
-	}
+	r.tellAll(&livekit.SignalResponse{Message: &livekit.SignalResponse_RoomUpdate{
+		RoomUpdate: &livekit.RoomUpdate{Room: r.record.Info(r.count())}}})
 }
 
 // setRecord changes the record; only the home does so.

@@ -16,6 +16,7 @@ import (
 type conn interface {
 	Recv(context.Context) (*livekit.SignalRequest, error)
 	Send(*livekit.SignalResponse) error
+	SendPrepared(*signal.Prepared) error
 	Close(reason string)
 }
 

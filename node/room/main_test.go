@@ -33,7 +33,7 @@ type stage struct {
 	saved   []Record
 }
 
-func newStage(t *testing.T, policy string) *stage {
+func newStage(t testing.TB, policy string) *stage {
 	t.Helper()
 	zone := residency.Zone{Name: "DE", Countries: []residency.Country{"DE", "PL"}}
 	zones := map[residency.Class]residency.Zone{}

@@ -68,6 +68,7 @@ type Participant struct {
 	// Owned by Room.run.
 	info        *livekit.ParticipantInfo // replaced, never changed in place
 	version     uint64
+	toldTo      uint64               // the newest notice of the herald that its greeting covers
 	wanted      map[sfu.TrackID]bool // explicit subscription choices
 	muted       map[sfu.TrackID]bool // tracks whose media is about to come
 	renamed     *rate.Limiter        // changes of its own metadata
@@ -313,8 +314,9 @@ func (r *Room) doAdmit(p *Participant, att Attendee) error {
 	}
 	p.info = r.newInfo(p, att)
 	gone, _ := r.supersede(p.info)
-	r.tellParticipants(gone, "")
+	r.tellParticipants(gone)
 	p.send(&livekit.SignalResponse{Message: &livekit.SignalResponse_Join{Join: r.greeting(p)}})
+	r.knows(p)
 	r.locals[p.identity] = p
 	r.data.log.Join(p.identity)
 	r.served = true
@@ -401,7 +403,7 @@ func (r *Room) removeLocal(p *Participant, why livekit.DisconnectReason) {
 	gone := proto.CloneOf(p.info)
 	gone.State, gone.Tracks, gone.DisconnectReason = livekit.ParticipantInfo_DISCONNECTED, nil, why
 	gone.Version++
-	r.tellParticipants([]*livekit.ParticipantInfo{gone}, "")
+	r.tellParticipants([]*livekit.ParticipantInfo{gone})
 	r.announce(Participants{Presence: r.presence(), Left: []string{gone.Sid}})
 	r.doHome(r.deps.Now())
 	r.publish()
@@ -411,7 +413,7 @@ func (r *Room) removeLocal(p *Participant, why livekit.DisconnectReason) {
 // doUpdated publishes a participant's changed record here and to the other nodes.
 func (r *Room) doUpdated(p *Participant) {
 	p.version++
-	r.tellParticipants([]*livekit.ParticipantInfo{p.info}, "")
+	r.tellParticipants([]*livekit.ParticipantInfo{p.info})
 	r.announce(Participants{Presence: r.presence(), Changed: []ParticipantRecord{r.localRecord(p)}})
 	r.publish()
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"slices"
 	"time"
 
 	"github.com/livekit/protocol/livekit"
@@ -219,10 +218,11 @@ func (r *Room) doParticipants(from residency.NodeName, msg Participants) {
 	// The receiver asks too: a node that may not be in this room has nobody in it.
 	admitted := r.admits(from, msg.Presence)
 	var changed []*livekit.ParticipantInfo
-	for i := range msg.Changed {
-		info, _ := msg.Changed[i].info() // checked by decode
+	infos := make([]*livekit.ParticipantInfo, len(msg.Changed))
+	for i := range infos {
+		infos[i], _ = msg.Changed[i].info() // checked by decode
 		if admitted {
-			changed = append(changed, r.takeParticipant(m, &msg.Changed[i], info)...)
+			changed = append(changed, r.takeParticipant(m, &msg.Changed[i], infos[i])...)
 		}
 	}
 	for _, sid := range msg.Left {
@@ -240,7 +240,10 @@ func (r *Room) doParticipants(from residency.NodeName, msg Participants) {
 		}
 	}
 	r.recheck(from) // it may have said that its last participant from outside has left
-	r.tellParticipants(changed, "")
+	r.tellParticipants(changed)
+	for i := range infos {
+		r.followTracks(m, infos[i], &msg.Changed[i])
+	}
 	switch {
 	case !admitted:
 		r.dropRemote(from)
@@ -263,8 +266,16 @@ func (r *Room) forgetAsked(node residency.NodeName) {
 	r.poke()
 }
 
-// takeParticipant stores a newer record of a participant elsewhere and follows
-// its tracks. It returns what attendees here are to be told, in this order.
+// followTracks follows the tracks of a participant elsewhere whose record was
+// taken over, once attendees here have been told of it.
+func (r *Room) followTracks(m *remote, info *livekit.ParticipantInfo, rec *ParticipantRecord) {
+	if p := m.participants[info.Sid]; p != nil && p.info == info {
+		r.takeTracks(m.name, info, rec)
+	}
+}
+
+// takeParticipant stores a newer record of a participant elsewhere. It returns
+// what attendees here are to be told, in this order.
 func (r *Room) takeParticipant(m *remote, rec *ParticipantRecord, info *livekit.ParticipantInfo) []*livekit.ParticipantInfo {
 	old := m.participants[info.Sid]
 	if old != nil && old.version >= rec.Version {
@@ -290,7 +301,6 @@ func (r *Room) takeParticipant(m *remote, rec *ParticipantRecord, info *livekit.
 		m.participants[info.Sid] = old
 	}
 	old.version, old.info = rec.Version, info
-	r.takeTracks(m.name, info, rec)
 	return append(tell, info)
 }
 
@@ -368,7 +378,7 @@ func (r *Room) dropRemote(name residency.NodeName) {
 	}
 	delete(r.remotes, name)
 	r.data.feed.ForgetNode(string(name))
-	r.tellParticipants(gone, "")
+	r.tellParticipants(gone)
 	switch {
 	case r.ended:
 	case r.home.name == r.deps.Self.Name:
@@ -482,23 +492,4 @@ func (r *Room) recheck(peer residency.NodeName) {
 		m.refused = ""
 		r.introduce(peer, true) // both may have missed what changed meanwhile
 	}
-}
-
-// tellParticipants sends participant records to everybody here but one.
-func (r *Room) tellParticipants(infos []*livekit.ParticipantInfo, except string) {
-	infos = slices.DeleteFunc(infos, func(i *livekit.ParticipantInfo) bool {
-		return i.GetPermission().GetHidden()
-	})
-	if len(infos) == 0 {
-		return
-	}
-	r.noteDeparted(infos)
-	msg := &livekit.SignalResponse{Message: &livekit.SignalResponse_Update{
-		Update: &livekit.ParticipantUpdate{Participants: infos}}}
-	for _, p := range r.locals {
-		if p.info.Sid != except {
-			p.send(msg)
-		}
-	}
-	r.publish()
 }

@@ -100,6 +100,7 @@ func (r *Room) doResume(l *line, join signal.Join, country residency.Country) (*
 		l.end("simulated")
 		return p, nil
 	}
+	r.knows(p)
 	p.line.Store(l)
 	first := signal.First{Offer: join.First.Offer, Tracks: join.First.Tracks}
 	p.post(func() { p.doAttach(l, first) })

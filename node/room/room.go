@@ -124,6 +124,7 @@ type Room struct {
 	ended       bool
 
 	followers map[followKey]*follower // for players over WHEP
+	herald    herald
 	spoke     spoke
 }
 
@@ -153,6 +154,7 @@ func New(record Record, deps Deps) *Room {
 		followers: map[followKey]*follower{},
 		epoch:     deps.Gate().Epoch(),
 		data:      stream{log: reliable.NewLog(reliable.DefaultLimits)},
+		herald:    newHerald(),
 		selection: newSelection(cmp.Or(deps.MaxSpeakers, DefaultMaxSpeakers)),
 	}
 	r.home.init(deps.Now())
@@ -254,6 +256,7 @@ func (r *Room) doTick(now time.Time) {
 			r.dropRemote(m.name)
 		}
 	}
+	r.tellDue(now)
 	r.doMoveFollowers(now)
 	r.doHome(now)
 	r.doSelect(now)

@@ -138,12 +138,8 @@ func (r *Room) takeSpeaking(m *remote, now map[string]float32) {
 
 // tellSpeakers sends changes to everybody here.
 func (r *Room) tellSpeakers(infos []*livekit.SpeakerInfo) {
-	msg := r.speakersChanged(infos)
-	if msg == nil {
-		return
-	}
-	for _, p := range r.locals {
-		p.send(msg)
+	if msg := r.speakersChanged(infos); msg != nil {
+		r.tellAll(msg)
 	}
 }
 

@@ -198,6 +198,7 @@ func (r *Room) offerTrack(t *track) {
 }
 
 func (r *Room) offerTo(t *track, p *Participant) {
+	r.introduced(t.ownerSID)
 	if s, ok := r.subscription(t, p); ok {
 		p.subscribe(s)
 	}
