@@ -245,7 +245,7 @@ func (s *sender) Write(out sfu.Out, rtp []byte, stampAt int) error {
 		rtp = append(b.Reserve(len(rtp))[:0], rtp...)
 	}
 	if stampAt != 0 {
-		binary.BigEndian.PutUint16(rtp[stampAt:], s.p.send.budget.stamp(len(rtp), s.p.s.engine.now()))
+		binary.BigEndian.PutUint16(rtp[stampAt:], s.p.send.budget.stamp(len(rtp), b.Now()))
 	}
 	return s.stream.Load().Write(b, rtp)
 }

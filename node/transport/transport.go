@@ -171,7 +171,11 @@ func (e *Engine) MediaAddrs() []netip.AddrPort {
 func (e *Engine) Fingerprint() string { return e.ident.fingerprint }
 
 // Batch lends a batch to a goroutine that is no Worker. Release it after Flush.
-func (e *Engine) Batch() *Batch { return e.batches.Get().(*Batch) }
+func (e *Engine) Batch() *Batch {
+	b := e.batches.Get().(*Batch)
+	b.now = e.now()
+	return b
+}
 
 // Release takes a batch back, and sends what is still in it.
 func (e *Engine) Release(b *Batch) {

@@ -76,6 +76,7 @@ func (w *Worker) run() {
 // take handles the datagrams from first to before last.
 func (w *Worker) take(first, last int) {
 	now := w.engine.now()
+	w.batch.now = now
 	for i := first; i < last; i++ {
 		name, b := w.in.datagram(i)
 		w.datagram(name, b, now)
