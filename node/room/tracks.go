@@ -256,9 +256,13 @@ func (t *track) watched() bool {
 // setMuted stops or resumes a track. When it returns, nothing of a muted one is
 // on its way to anybody.
 func (r *Room) setMuted(t *track, muted bool) {
+	changed := t.up.Muted() != muted
 	t.up.SetMuted(muted)
 	if t.voice != nil {
 		r.mute(t.voice, muted)
+	}
+	if changed && muted && r.deps.Engine != nil {
+		r.deps.Engine.Settle() // what waits to be sent has left before anybody is told
 	}
 }
 

@@ -43,6 +43,7 @@ type Engine struct {
 	transport *transport.Engine
 	stop      chan struct{}
 	running   sync.WaitGroup
+	ticking   sync.Mutex // held during a tick, to its flush
 
 	mu       sync.Mutex // guards what follows
 	sessions [tickGroups]map[*Session]struct{}
@@ -98,11 +99,13 @@ func (e *Engine) run() {
 		if len(due) == 0 {
 			continue
 		}
+		e.ticking.Lock()
 		out := e.transport.Batch()
 		for _, s := range due {
 			s.tick(e.now(), out)
 		}
 		e.transport.Release(out)
+		e.ticking.Unlock()
 		clear(due)
 	}
 }
@@ -139,6 +142,14 @@ func (e *Engine) Out() sfu.Out { return e.transport.Batch() }
 
 // Return sends what is in a batch and takes it back.
 func (e *Engine) Return(out sfu.Out) { e.transport.Release(out.(*transport.Batch)) }
+
+// Settle returns when nothing of a track that was muted before the call is on its
+// way to a socket any more. It must not be called from an event of a session.
+func (e *Engine) Settle() {
+	e.transport.Settle()
+	e.ticking.Lock()
+	e.ticking.Unlock() //nolint:staticcheck // waiting is all
+}
 
 // Close gives the sockets up. Sessions must be closed before.
 func (e *Engine) Close() error {

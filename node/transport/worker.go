@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"sync"
 	"time"
 
 	"github.com/pion/rtp"
@@ -36,6 +37,8 @@ type Worker struct {
 	batch  *Batch
 	in     *receiver
 
+	busy sync.Mutex // held from the first packet of a drain to its flush
+
 	// Owned by run.
 	paths   map[sockname]*path // those that were seen, so that no lock is needed
 	touched []*Conn            // since the last Drained
@@ -65,11 +68,23 @@ func (w *Worker) run() {
 		if err != nil {
 			return // the socket is closed
 		}
+		w.busy.Lock()
 		w.take(0, n)
 		if _, last := w.in.datagram(n - 1); n < maxRead && unfinished(last) {
 			w.take(n, w.in.linger(n))
 		}
 		w.drained()
+		w.busy.Unlock()
+	}
+}
+
+// Settle returns when all that the workers were sending has left, or more exactly:
+// what they took in before the call. A track that is muted is silent from then on.
+// It must not be called from an event.
+func (e *Engine) Settle() {
+	for _, w := range e.workers {
+		w.busy.Lock()
+		w.busy.Unlock() //nolint:staticcheck // waiting is all
 	}
 }
 
