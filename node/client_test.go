@@ -51,6 +51,8 @@ type client struct {
 	ended    bool
 	answered chan string
 	plis     atomic.Uint64
+	asked    []*livekit.SubscribedQualityUpdate
+	refused  []*livekit.SubscriptionResponse
 }
 
 // tokenFor is a token that grants everything, changed by edit.
@@ -119,6 +121,10 @@ func dial(t *testing.T, n *testNode, room, identity string, edit func(*control.G
 	c.ws = ws
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.pub, c.sub = newPeer(t), newPeer(t)
+	if q.Get("poor") != "" {
+		c.sub.Close() //nolint:errcheck // nothing has begun
+		c.sub = newPeerWith(t, vp8Alone(t))
+	}
 	c.sub.OnTrack(c.receive)
 	c.sub.OnDataChannel(func(dc *webrtc.DataChannel) {
 		dc.OnMessage(func(m webrtc.DataChannelMessage) {
@@ -146,6 +152,27 @@ func newPeer(t *testing.T, opts ...func(*webrtc.API)) *webrtc.PeerConnection {
 	if err := m.RegisterDefaultCodecs(); err != nil {
 		t.Fatal(err)
 	}
+	return newPeerWith(t, m, opts...)
+}
+
+// vp8Alone are the codecs of a client that decodes nothing else.
+func vp8Alone(t *testing.T) *webrtc.MediaEngine {
+	t.Helper()
+	m := &webrtc.MediaEngine{}
+	for kind, c := range map[webrtc.RTPCodecType]webrtc.RTPCodecParameters{
+		webrtc.RTPCodecTypeAudio: {RTPCodecCapability: webrtc.RTPCodecCapability{MimeType: webrtc.MimeTypeOpus, ClockRate: 48000, Channels: 2}, PayloadType: 111},
+		webrtc.RTPCodecTypeVideo: {RTPCodecCapability: webrtc.RTPCodecCapability{MimeType: webrtc.MimeTypeVP8, ClockRate: 90000}, PayloadType: 96},
+	} {
+		if err := m.RegisterCodec(c, kind); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return m
+}
+
+// newPeerWith makes a peer connection that knows some codecs.
+func newPeerWith(t *testing.T, m *webrtc.MediaEngine, opts ...func(*webrtc.API)) *webrtc.PeerConnection {
+	t.Helper()
 	quiet := logging.NewDefaultLoggerFactory()
 	quiet.DefaultLogLevel = logging.LogLevelDisabled
 	s := webrtc.SettingEngine{LoggerFactory: quiet}
@@ -239,6 +266,10 @@ func (c *client) handle(all *livekit.SignalResponse) {
 				delete(c.people, p.Identity)
 			}
 		}
+	case *livekit.SignalResponse_SubscribedQualityUpdate:
+		c.asked = append(c.asked, m.SubscribedQualityUpdate)
+	case *livekit.SignalResponse_SubscriptionResponse:
+		c.refused = append(c.refused, m.SubscriptionResponse)
 	case *livekit.SignalResponse_RoomUpdate:
 		c.room = m.RoomUpdate.Room
 	case *livekit.SignalResponse_Leave:

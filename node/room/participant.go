@@ -96,6 +96,7 @@ type Participant struct {
 	session     *rtc.Session
 	subs        map[sfu.TrackID]*sfu.DownTrack
 	settings    map[sfu.TrackID]*livekit.UpdateTrackSettings
+	layers      map[sfu.TrackID][]*livekit.VideoLayer // of what it is subscribed to
 	heardAt     time.Time
 	active      bool
 	source      reliable.Source // of the reliable data that the client sends
@@ -162,14 +163,14 @@ func (r *Room) Serve(ctx context.Context, c conn, join signal.Join, att Attendee
 		wanted: map[sfu.TrackID]bool{}, muted: map[sfu.TrackID]bool{}, refused: map[sfu.TrackID]bool{},
 		cannot: map[string]bool{}, lacking: map[sfu.TrackID]bool{}, hopeless: map[sfu.TrackID]bool{}, renamed: rate.NewLimiter(updateRate, updateBurst),
 		data: rate.NewLimiter(dataRate, dataBurst), subs: map[sfu.TrackID]*sfu.DownTrack{},
-		settings: map[sfu.TrackID]*livekit.UpdateTrackSettings{}, heardAt: r.deps.Now(),
+		layers: map[sfu.TrackID][]*livekit.VideoLayer{}, settings: map[sfu.TrackID]*livekit.UpdateTrackSettings{}, heardAt: r.deps.Now(),
 		judge: newJudge(), requests: rate.NewLimiter(requestRate, requestBurst), tokenEnds: join.Token.Expires,
 	}
 	p.token.Store(join.Token)
 	p.attached = newLine(c)
 	p.line.Store(p.attached)
 	session, err := r.deps.Engine.NewSession(events{p}, rtc.SessionConfig{
-		MaxTracks: maxTracks, PionClient: join.SDK == "go", Single: join.Single, NoData: isDirect(c)})
+		MaxTracks: maxTracks, PionClient: join.SDK == "go", Single: join.Single, NoPause: join.NoPause, NoData: isDirect(c)})
 	if err != nil {
 		return fmt.Errorf("join: %w", err)
 	}

@@ -61,6 +61,8 @@ func (r *Room) doSimulate(p *Participant, s *livekit.SimulateScenario) {
 		// The candidates are the same after a new join: TURN over TLS is among
 		// them, and the client that tests it takes no others.
 		r.leave(p, livekit.DisconnectReason_UNKNOWN_REASON, livekit.LeaveRequest_RECONNECT)
+	case *livekit.SimulateScenario_SubscriberBandwidth:
+		p.post(func() { p.session.LimitBandwidth(float64(max(m.SubscriberBandwidth, 0))) })
 	case *livekit.SimulateScenario_DisconnectSignalOnResume:
 		p.simulated.cutUntil = now.Add(cutsWithin)
 	case *livekit.SimulateScenario_DisconnectSignalOnResumeNoMessages:

@@ -22,9 +22,10 @@ func (v refusal) Error() string { return v.Reason }
 type subscription struct {
 	up     *sfu.UpTrack
 	id     sfu.TrackID
-	stream string // "PA_…|TR_…", by which clients find the owner
-	screen bool   // a shared screen
-	stereo bool   // sound whose channels differ
+	stream string                // "PA_…|TR_…", by which clients find the owner
+	layers []*livekit.VideoLayer // of the picture, as its publisher announced them
+	screen bool                  // a shared screen
+	stereo bool                  // sound whose channels differ
 }
 
 // desires reports whether the participant asks to receive a track.
@@ -118,7 +119,7 @@ func (p *Participant) doSubscribe(s subscription) {
 		p.send(subscriptionError(s.id, livekit.SubscriptionError_SE_CODEC_UNSUPPORTED))
 		return
 	}
-	p.subs[s.id] = d
+	p.subs[s.id], p.layers[s.id] = d, s.layers
 	p.applySetting(s.id)
 }
 
@@ -142,6 +143,7 @@ func (p *Participant) doUnsubscribe(id sfu.TrackID) {
 		return
 	}
 	delete(p.subs, id)
+	delete(p.layers, id)
 	if err := p.session.Unsubscribe(d); err != nil {
 		p.log.Warn("unsubscribing", "track", id, "error", err)
 	}

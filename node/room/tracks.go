@@ -215,7 +215,7 @@ func (r *Room) subscription(t *track, p *Participant) (subscription, bool) {
 		return subscription{}, false
 	}
 	r.ensureUp(v)
-	return subscription{up: v.heard(), id: t.id, stream: p.streamID(t), screen: t.info.Source == livekit.TrackSource_SCREEN_SHARE, stereo: t.info.Stereo}, true
+	return subscription{up: v.heard(), id: t.id, stream: p.streamID(t), layers: t.info.Layers, screen: t.info.Source == livekit.TrackSource_SCREEN_SHARE, stereo: t.info.Stereo}, true
 }
 
 // ensureUp makes the UpTrack of a track elsewhere once somebody here wants it.

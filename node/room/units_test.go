@@ -31,8 +31,26 @@ func TestLayerFor(t *testing.T) {
 		{&livekit.UpdateTrackSettings{Quality: livekit.VideoQuality_OFF}, 2},
 		{nil, 0}, // the zero quality is LOW
 	} {
-		if got := layerFor(c.s); got != c.want {
+		if got := layerFor(c.s, nil); got != c.want {
 			t.Errorf("%v: layer %d, want %d", c.s, got, c.want)
+		}
+	}
+}
+
+// TestLayerForPublished goes by what the publisher says of its layers.
+func TestLayerForPublished(t *testing.T) {
+	layers := []*livekit.VideoLayer{
+		{Quality: livekit.VideoQuality_LOW, Width: 320, Height: 180},
+		{Quality: livekit.VideoQuality_MEDIUM, Width: 960, Height: 540},
+		{Quality: livekit.VideoQuality_HIGH, Width: 1920, Height: 1080},
+		{Quality: livekit.VideoQuality_OFF, Width: 1, Height: 1}, {Quality: -1, Height: 1}, nil,
+	}
+	for _, c := range []struct {
+		width, height uint32
+		want          sfu.Layer
+	}{{320, 180, 0}, {180, 320, 0}, {640, 360, 1}, {960, 540, 1}, {961, 541, 2}, {4000, 3000, 2}, {0, 500, 1}, {200, 0, 1}} {
+		if got := layerFor(&livekit.UpdateTrackSettings{Width: c.width, Height: c.height}, layers); got != c.want {
+			t.Errorf("%d×%d: layer %d, want %d", c.width, c.height, got, c.want)
 		}
 	}
 }

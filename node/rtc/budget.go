@@ -36,6 +36,7 @@ type budget struct {
 	wants   []allocate.Want
 	grants  []allocate.Grant
 	last    map[*sfu.DownTrack]allocate.Grant
+	limit   float64 // bit/s; 0: none
 }
 
 func newBudget(p *peer) *budget {
@@ -136,10 +137,10 @@ type limit struct {
 func (c limit) apply(p *peer) {
 	g, l := c.grant, sfu.Unlimited
 	if g.Reason != allocate.Full && g.Reason != allocate.Unknown && g.Reason != allocate.Client {
-		l = sfu.Limit{Spatial: sfu.Layer(g.Spatial), Temporal: g.Temporal, Pause: g.Pause}
+		l = sfu.Limit{Spatial: sfu.Layer(g.Spatial), Temporal: g.Temporal, Pause: g.Pause && !p.s.cfg.NoPause}
 	}
 	c.s.down.SetLimit(l)
-	if c.told {
+	if c.told && !p.s.cfg.NoPause {
 		p.s.gate.pass(func() { p.s.events.StreamState(c.s.down, g.Pause) })
 	}
 }
@@ -151,12 +152,12 @@ func (b *budget) plan(pictures []picture, now time.Time) (changed []limit) {
 	b.wants = b.wants[:0]
 	for _, p := range pictures {
 		b.wants = append(b.wants, allocate.Want{
-			ID: p.s.sub.TrackID, Screen: p.s.sub.Screen, Max: uint8(p.demand.Max),
+			ID: p.s.sub.TrackID, Screen: p.s.sub.Screen, Priority: int(p.s.priority.Load()), Max: uint8(p.demand.Max),
 			Rates: allocate.Rates(p.demand.Rates), Paused: p.demand.Paused, Current: b.last[p.s.down],
 		})
 	}
 	b.grants = b.alloc.Plan(b.grants[:0], allocate.Input{
-		Budget: b.est.Estimate(), Overuse: b.est.State() == bwe.Overuse, Wants: b.wants, Now: now,
+		Budget: b.available(), Overuse: b.est.State() == bwe.Overuse, Wants: b.wants, Now: now,
 	})
 	_, all := b.alloc.More()
 	b.est.SetDemand(all)
@@ -169,6 +170,20 @@ func (b *budget) plan(pictures []picture, now time.Time) (changed []limit) {
 		}
 	}
 	return changed
+}
+
+// bound puts a limit on the estimate.
+func (b *budget) bound(limit float64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.limit, b.reports = limit, b.reports || limit > 0
+}
+
+func (b *budget) available() float64 {
+	if b.limit > 0 {
+		return min(b.limit, b.est.Estimate())
+	}
+	return b.est.Estimate()
 }
 
 // forget drops a track that is not sent any more.

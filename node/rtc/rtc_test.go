@@ -142,6 +142,9 @@ func (c *client) Sections(audio, video int) { c.sections <- [2]int{audio, video}
 
 func (c *client) StreamState(*sfu.DownTrack, bool) {}
 
+// Unsupported implements Events.
+func (c *client) Unsupported(*sfu.DownTrack) {}
+
 func (c *client) Unpublish(up *sfu.UpTrack) { c.ended <- up }
 
 func (c *client) Data(label string, payload []byte) { c.data <- message{label, string(payload)} }

@@ -66,6 +66,7 @@ func (silent) Data(string, []byte)                     {}
 func (silent) Offer(string, uint32, map[string]string) {}
 func (silent) Sections(int, int)                       {}
 func (silent) StreamState(*sfu.DownTrack, bool)        {}
+func (silent) Unsupported(*sfu.DownTrack)              {}
 
 func TestCandidatesAreChecked(t *testing.T) {
 	e := newTestEngine(t)

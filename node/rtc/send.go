@@ -39,8 +39,9 @@ type sender struct {
 	down *sfu.DownTrack
 	sub  Subscription
 
-	bound   atomic.Pointer[jsep.Binding] // written under sending.mu
-	started atomic.Bool                  // the DownTrack may write
+	bound    atomic.Pointer[jsep.Binding] // written under sending.mu
+	priority atomic.Int32
+	started  atomic.Bool // the DownTrack may write
 
 	stream atomic.Pointer[transport.Stream] // set before the DownTrack is bound, then used under its lock
 }
@@ -154,6 +155,36 @@ func (g *sending) negotiated(c jsep.Change) {
 		s.bind()
 	}
 	g.startAll()
+	g.tellUnsupported(c)
+}
+
+// tellUnsupported tells of the tracks that the client cannot decode, from a
+// goroutine of its own: whoever hears of it may change what is sent.
+func (g *sending) tellUnsupported(c jsep.Change) {
+	var list []*sender
+	g.mu.Lock()
+	for _, b := range c.Bound {
+		if s := g.find(b.Key); s != nil && b.Unsupported {
+			list = append(list, s)
+		}
+	}
+	g.mu.Unlock()
+	if len(list) == 0 {
+		return
+	}
+	g.p.tasks.Go(func() {
+		for _, s := range list {
+			g.p.s.gate.pass(func() { g.p.s.events.Unsupported(s.down) })
+		}
+	})
+}
+
+func (g *sending) prioritize(d *sfu.DownTrack, priority int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if s := g.senders[d]; s != nil {
+		s.priority.Store(int32(priority))
+	}
 }
 
 func (g *sending) find(k jsep.Key) *sender {

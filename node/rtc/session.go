@@ -73,6 +73,9 @@ type Events interface {
 	Sections(audio, video int)
 	// StreamState says that a track is paused for want of bandwidth, or goes on.
 	StreamState(d *sfu.DownTrack, paused bool)
+	// Unsupported says that the client cannot decode the track's codec: nothing of
+	// it is sent.
+	Unsupported(d *sfu.DownTrack)
 }
 
 // SessionConfig bounds a session.
@@ -87,6 +90,9 @@ type SessionConfig struct {
 	PionClient bool
 	// Single says that one connection, which the client offers, carries all.
 	Single bool
+	// NoPause says that the client cannot cope with a picture that pauses for want of
+	// bandwidth: it gets the smallest instead.
+	NoPause bool
 	// NoData says that the client has no use for data channels: what is sent to it
 	// is dropped.
 	NoData bool
@@ -295,6 +301,22 @@ func (s *Session) Unsubscribe(d *sfu.DownTrack) error {
 		return fmt.Errorf("unsubscribe: %w", err)
 	}
 	return p.unsubscribe(d)
+}
+
+// SetPriority says how much more important than others a track is to the client;
+// greater is more.
+func (s *Session) SetPriority(d *sfu.DownTrack, priority int) {
+	if p, err := s.subscriber(); err == nil {
+		p.send.prioritize(d, priority)
+	}
+}
+
+// LimitBandwidth bounds what is taken for the client's bandwidth, in bit/s; 0 ends
+// that. It is for clients that test themselves.
+func (s *Session) LimitBandwidth(limit float64) {
+	if p, err := s.subscriber(); err == nil {
+		p.send.budget.bound(limit)
+	}
 }
 
 // SendData sends a message to the client. Lossy data that the client does not
