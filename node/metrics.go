@@ -8,6 +8,7 @@ import (
 var (
 	descAttendees = prometheus.NewDesc("domicile_attendees", "Attendees connected to this node.", nil, nil)
 	descRooms     = prometheus.NewDesc("domicile_rooms", "Rooms that live on this node.", nil, nil)
+	descWHIP      = prometheus.NewDesc("domicile_whip_sessions", "Sessions of WHIP and WHEP on this node.", nil, nil)
 	descMembers   = prometheus.NewDesc("domicile_mesh_members", "Verified nodes of the mesh, this one included.", nil, nil)
 	descRefused   = prometheus.NewDesc("domicile_mesh_refused", "Nodes that gossip and are not part of the mesh.", nil, nil)
 	descEpoch     = prometheus.NewDesc("domicile_policy_epoch", "Epoch of the policy bundle in force.", nil, nil)
@@ -22,7 +23,7 @@ type collector struct{ n *Node }
 
 // Describe implements prometheus.Collector.
 func (collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descAttendees, descRooms, descMembers, descRefused, descEpoch, descRTT, descPackets, descBytes, descDrops} {
+	for _, d := range []*prometheus.Desc{descAttendees, descRooms, descWHIP, descMembers, descRefused, descEpoch, descRTT, descPackets, descBytes, descDrops} {
 		ch <- d
 	}
 }
@@ -38,6 +39,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	s := c.n.state()
 	gauge(descAttendees, float64(c.n.attendees.Load()))
 	gauge(descRooms, float64(len(s.Rooms)))
+	gauge(descWHIP, float64(c.n.whip.Sessions()))
 	gauge(descMembers, float64(len(s.Members)))
 	gauge(descRefused, float64(len(s.Refused)))
 	gauge(descEpoch, float64(s.Epoch))

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -17,6 +18,8 @@ import (
 	"time"
 
 	"github.com/livekit/protocol/livekit"
+	"github.com/pion/rtp"
+	"github.com/pion/sdp/v3"
 	"github.com/pion/webrtc/v4"
 
 	"github.com/domicile/domicile/control"
@@ -34,6 +37,7 @@ type directClient struct {
 	etag    string
 	answer  string
 	got     [2]atomic.Uint64 // packets of audio, video
+	last    atomic.Int32     // last byte of the last picture
 	stop    context.CancelFunc
 	wg      sync.WaitGroup
 }
@@ -44,8 +48,12 @@ func newDirectClient(t *testing.T, n *testNode, room, identity string, edit func
 	c.stop = func() {}
 	c.pc.OnTrack(func(tr *webrtc.TrackRemote, _ *webrtc.RTPReceiver) {
 		for {
-			if _, _, err := tr.ReadRTP(); err != nil {
+			p, _, err := tr.ReadRTP()
+			if err != nil {
 				return
+			}
+			if n := len(p.Payload); n > 0 && tr.Kind() == webrtc.RTPCodecTypeVideo {
+				c.last.Store(int32(p.Payload[n-1]))
 			}
 			if tr.Kind() == webrtc.RTPCodecTypeAudio {
 				c.got[0].Add(1)
@@ -416,6 +424,101 @@ func TestEncodersAreAnswered(t *testing.T) {
 		if code := c.delete(); code != 200 {
 			t.Errorf("%s: DELETE answers %d", filepath.Base(file), code)
 		}
+	}
+}
+
+// TestWHEPFollowsTheSpeaker: two people on two nodes speak in turn, and a player
+// on a third that named nobody sees who speaks.
+func TestWHEPFollowsTheSpeaker(t *testing.T) {
+	m := newMesh(t, testBundle(1), "fra DE origin", "waw PL", "nyc US")
+	anna := newSpeaker(t, m.node("waw"), "anna", 'A')
+	bob := newSpeaker(t, m.node("fra"), "bob", 'B')
+	bob.loud.Store(true)
+	eventually(t, "both publish", func() bool {
+		people := m.node("fra").rooms.get("studio").Snapshot().Participants
+		return len(people) == 2 && len(people[0].Tracks) == 2 && len(people[1].Tracks) == 2
+	})
+	player := newDirectClient(t, m.node("nyc"), "studio", "player", nil).receives()
+	player.post("/whep")
+	for _, turn := range []*speakingClient{bob, anna, bob} {
+		anna.loud.Store(turn == anna)
+		bob.loud.Store(turn == bob)
+		eventually(t, fmt.Sprintf("the player sees %c", turn.mark), func() bool { return player.last.Load() == int32(turn.mark) })
+		player.plays()
+	}
+}
+
+// speakingClient publishes a picture that tells whose it is, and sound whose
+// level it states.
+type speakingClient struct {
+	*directClient
+	mark byte
+	loud atomic.Bool
+}
+
+func newSpeaker(t *testing.T, n *testNode, identity string, mark byte) *speakingClient {
+	t.Helper()
+	c := &speakingClient{directClient: newDirectClient(t, n, "studio", identity, nil), mark: mark}
+	c.pc.Close() //nolint:errcheck // another takes its place
+	media := &webrtc.MediaEngine{}
+	if err := media.RegisterDefaultCodecs(); err != nil {
+		t.Fatal(err)
+	}
+	if err := media.RegisterHeaderExtension(webrtc.RTPHeaderExtensionCapability{URI: sdp.AudioLevelURI}, webrtc.RTPCodecTypeAudio); err != nil {
+		t.Fatal(err)
+	}
+	settings := webrtc.SettingEngine{}
+	settings.SetIncludeLoopbackCandidate(true)
+	settings.SetInterfaceFilter(func(name string) bool { return name == "lo" })
+	settings.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4})
+	var err error
+	if c.pc, err = webrtc.NewAPI(webrtc.WithMediaEngine(media), webrtc.WithSettingEngine(settings)).NewPeerConnection(webrtc.Configuration{}); err != nil {
+		t.Fatal(err)
+	}
+	var tracks []*webrtc.TrackLocalStaticRTP
+	var sound *webrtc.RTPSender
+	for _, mime := range []string{webrtc.MimeTypeVP8, webrtc.MimeTypeOpus} {
+		track, err := webrtc.NewTrackLocalStaticRTP(webrtc.RTPCodecCapability{MimeType: mime}, mime, "stream")
+		if err != nil {
+			t.Fatal(err)
+		}
+		tr, err := c.pc.AddTransceiverFromTrack(track, webrtc.RTPTransceiverInit{Direction: webrtc.RTPTransceiverDirectionSendonly})
+		if err != nil {
+			t.Fatal(err)
+		}
+		tracks, sound = append(tracks, track), tr.Sender()
+	}
+	c.post("/whip")
+	ids := sound.GetParameters().HeaderExtensions
+	level := slices.IndexFunc(ids, func(h webrtc.RTPHeaderExtensionParameter) bool { return h.URI == sdp.AudioLevelURI })
+	if level < 0 {
+		t.Fatalf("header extensions: %v", ids)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	c.stop = stop
+	c.wg.Go(func() { c.speak(ctx, tracks[0], tracks[1], uint8(ids[level].ID)) })
+	return c
+}
+
+// speak sends a picture and a sound every 20 ms, each picture a key frame.
+func (c *speakingClient) speak(ctx context.Context, picture, sound *webrtc.TrackLocalStaticRTP, level uint8) {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	payload := append([]byte{0x10, 0x10, 0x02, 0x00, 0x9d, 0x01, 0x2a, 0x40, 0x01, 0xf0, 0x00}, c.mark)
+	for n := uint32(1); ; n++ {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		picture.WriteRTP(&rtp.Packet{Header: rtp.Header{Version: 2, Marker: true, SequenceNumber: uint16(n), Timestamp: n * 1800}, Payload: payload}) //nolint:errcheck // not connected yet, or not any more
+		p := rtp.Packet{Header: rtp.Header{Version: 2, SequenceNumber: uint16(n), Timestamp: n * 960}, Payload: []byte{0xfc, 1, 2, 3}}
+		stated := byte(127) // silence
+		if c.loud.Load() {
+			stated = 0x80 | 20
+		}
+		p.SetExtension(level, []byte{stated}) //nolint:errcheck // of one byte
+		sound.WriteRTP(&p)                    //nolint:errcheck // see above
 	}
 }
 
