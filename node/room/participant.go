@@ -21,9 +21,12 @@ import (
 )
 
 const (
-	// LiveKit clients ping every pingInterval and give up after pingTimeout
-	// without an answer; the node gives up on a silent client likewise.
-	pingInterval = 5 * time.Second
+	// LiveKit clients ping every pingInterval and resume after pongTimeout without
+	// an answer: after a change of networks, that long the media stands still. The
+	// node gives up on a silent client later, because a page in the background may
+	// be held up.
+	pingInterval = 3 * time.Second
+	pongTimeout  = 7 * time.Second
 	pingTimeout  = 15 * time.Second
 
 	requestQueue = 64   // signalling requests read ahead of their handling
@@ -370,7 +373,7 @@ func (r *Room) greeting(p *Participant) *livekit.JoinResponse {
 		ServerInfo:        r.serverInfo(),
 		IceServers:        r.deps.ICEServers(r.name, p.sid),
 		SubscriberPrimary: !p.join.Single, FastPublish: p.info.Permission.CanPublish,
-		PingInterval: int32(pingInterval / time.Second), PingTimeout: int32(pingTimeout / time.Second),
+		PingInterval: int32(pingInterval / time.Second), PingTimeout: int32(pongTimeout / time.Second),
 		ClientConfiguration:  clientConfiguration(),
 		EnabledPublishCodecs: publishCodecs(),
 	}

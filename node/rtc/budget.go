@@ -33,14 +33,21 @@ type budget struct {
 	alloc   allocate.Allocator
 	planned time.Time
 	divided float64 // the estimate at that time
-	wants   []allocate.Want
-	grants  []allocate.Grant
-	last    map[*sfu.DownTrack]allocate.Grant
-	limit   float64 // bit/s; 0: none
+	// strained: the way has shown that it has an end. Before that the estimate is
+	// only what was not yet tried, and no reason to pause a picture.
+	strained bool
+	wants    []allocate.Want
+	grants   []allocate.Grant
+	last     map[*sfu.DownTrack]allocate.Grant
+	limit    float64 // bit/s; 0: none
 }
 
+// startRate is what an unknown way is taken to carry, bit/s: one camera of 720
+// lines, so that the first seconds of most meetings need no step down and up again.
+const startRate = 2.5e6
+
 func newBudget(p *peer) *budget {
-	return &budget{p: p, est: bwe.New(bwe.Config{}), last: make(map[*sfu.DownTrack]allocate.Grant)}
+	return &budget{p: p, est: bwe.New(bwe.Config{Start: startRate}), last: make(map[*sfu.DownTrack]allocate.Grant)}
 }
 
 // stamp numbers a packet that leaves now.
@@ -106,6 +113,7 @@ func (b *budget) due(now time.Time) bool {
 		return false
 	}
 	b.planned, b.divided = now, b.est.Estimate()
+	b.strained = b.strained || b.est.State() == bwe.Overuse || b.est.Estimate() < startRate/2
 	return true
 }
 
@@ -163,6 +171,9 @@ func (b *budget) plan(pictures []picture, now time.Time) (changed []limit) {
 	b.est.SetDemand(all)
 	for i, g := range b.grants {
 		s := pictures[i].s
+		if g.Pause && !b.wants[i].Paused && !b.strained {
+			g.Pause, g.Spatial, g.Temporal = false, 0, 0
+		}
 		old, had := b.last[s.down]
 		b.last[s.down] = g
 		if !had || old.Spatial != g.Spatial || old.Temporal != g.Temporal || old.Pause != g.Pause || old.Reason != g.Reason {
