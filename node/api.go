@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/livekit/protocol/auth"
+	"github.com/livekit/protocol/livekit"
 
 	"github.com/domicile/domicile/control"
 	"github.com/domicile/domicile/node/room"
@@ -232,6 +233,8 @@ type roomJSON struct {
 	Policy    policyJSON    `json:"policy"`
 	Nodes     []roomNode    `json:"nodes"`
 	Recording recordingJSON `json:"recording"`
+	// Encryption is "all" when every track is end-to-end encrypted, "some", or "none".
+	Encryption string `json:"encryption"`
 }
 
 // roomState tells a participant where the room's media may go and goes.
@@ -246,7 +249,7 @@ func (n *Node) roomState(r *http.Request) (*roomJSON, error) {
 	}
 	snap := live.Snapshot()
 	out := &roomJSON{Name: name, Policy: n.policyInfo(snap.Record.Policy), Nodes: []roomNode{},
-		Recording: recordingState(snap.Record)}
+		Recording: recordingState(snap.Record), Encryption: encryption(snap.Participants)}
 	for _, p := range snap.Nodes {
 		peer, _, ok := n.peer(p.Node)
 		if !ok {
@@ -261,6 +264,27 @@ func (n *Node) roomState(r *http.Request) (*roomJSON, error) {
 		out.Nodes = append(out.Nodes, roomNode{placeJSON: place, Participants: p.Participants, You: p.Node == n.cfg.Self.Name})
 	}
 	return out, nil
+}
+
+// encryption says whether the media of a room is end-to-end encrypted, as its
+// publishers state it.
+func encryption(people []*livekit.ParticipantInfo) string {
+	var tracks, encrypted int
+	for _, p := range people {
+		for _, t := range p.Tracks {
+			tracks++
+			if t.Encryption != livekit.Encryption_NONE {
+				encrypted++
+			}
+		}
+	}
+	switch encrypted {
+	case 0:
+		return "none"
+	case tracks:
+		return "all"
+	}
+	return "some"
 }
 
 func recordingState(rec room.Record) recordingJSON {

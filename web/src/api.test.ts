@@ -117,7 +117,9 @@ describe('the room', () => {
 
   it('may be without nodes and recording', () => {
     const { policy } = roomAnswer()
-    expect(parseRoom({ name: 'r', policy, nodes: null })).toMatchObject({ nodes: [], recording: { active: false } })
+    expect(parseRoom({ name: 'r', policy, nodes: null })).toMatchObject({ nodes: [], recording: { active: false }, encryption: 'none' })
+    expect(parseRoom({ ...roomAnswer(), encryption: 'all' }).encryption).toBe('all')
+    expect(parseRoom({ ...roomAnswer(), encryption: 'very' }).encryption).toBe('none')
   })
 })
 

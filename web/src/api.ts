@@ -70,6 +70,8 @@ export interface RoomState {
   policy: Policy
   nodes: RoomNode[]
   recording: Recording
+  /** Whether media is end-to-end encrypted: every track, some, or none. */
+  encryption: 'all' | 'some' | 'none'
 }
 
 export interface JoinRequest {
@@ -280,6 +282,7 @@ export function parseRoom(v: unknown): RoomState {
       }
     }),
     recording: parseRecording(f.recording),
+    encryption: f.encryption === 'all' || f.encryption === 'some' ? f.encryption : 'none',
   }
 }
 

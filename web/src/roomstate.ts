@@ -1,5 +1,6 @@
 // What the node says about the room: its nodes, policy and recording. Asked for
-// again when somebody comes or goes, when recording changes, and every ten seconds.
+// again when somebody comes or goes or publishes, when recording changes, and every
+// ten seconds.
 
 import { RoomEvent, type Room } from 'livekit-client'
 import { useEffect, useState } from 'react'
@@ -14,6 +15,9 @@ const events = [
   RoomEvent.ParticipantConnected,
   RoomEvent.ParticipantDisconnected,
   RoomEvent.RecordingStatusChanged,
+  RoomEvent.TrackPublished,
+  RoomEvent.TrackUnpublished,
+  RoomEvent.LocalTrackPublished,
   RoomEvent.Reconnected,
 ] as const
 

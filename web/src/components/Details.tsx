@@ -17,10 +17,14 @@ export function ServedLine({ joined, state, through, from }: Props) {
   return (
     <p className="served" data-testid="served">
       You are served by <b>{placeLine(node)}</b> · Policy: <b>{policy.title}</b> · media went through: <b>{through.map(nodeLine).join(', ')}</b>
+      {state && state.encryption !== 'none' && <> · <b>{encryptionWords[state.encryption]}</b></>}
       {from && <> · simulated address {from}</>}
     </p>
   )
 }
+
+/** Said only where it is so: nobody is told that a meeting is not encrypted end to end. */
+const encryptionWords = { all: 'end-to-end encrypted', some: 'end-to-end encrypted in part' }
 
 const nodeLine = (p: Place) => (p.country ? `${p.name} (${p.country})` : p.name)
 

@@ -68,6 +68,15 @@ describe('where the media goes', () => {
     )
   })
 
+  it('says where media is end-to-end encrypted, and nothing where it is not', () => {
+    const { rerender } = render(<ServedLine joined={joined} state={{ ...state, encryption: 'all' }} through={state.nodes} from={undefined} />)
+    expect(screen.getByTestId('served').textContent).toMatch(/ · end-to-end encrypted$/)
+    rerender(<ServedLine joined={joined} state={{ ...state, encryption: 'some' }} through={state.nodes} from={undefined} />)
+    expect(screen.getByTestId('served').textContent).toMatch(/end-to-end encrypted in part$/)
+    rerender(<ServedLine joined={joined} state={state} through={state.nodes} from={undefined} />)
+    expect(screen.getByTestId('served').textContent).not.toContain('encrypted')
+  })
+
   it('explains the choice of the node, refused candidates included', () => {
     render(<Details joined={joined} state={state} through={state.nodes} from={undefined} />)
     const refused = screen.getByText(/nyc · United States/).closest('li')!
