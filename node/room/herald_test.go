@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 	"testing"
 	"time"
 
@@ -189,4 +190,65 @@ func joins(b *testing.B, n int, gap time.Duration) (messages, size int) {
 		messages += e.n
 	}
 	return messages, press.bytes
+}
+
+// TestIntroduced lets nobody get a track or data of somebody they have not been
+// told of: their clients would drop it.
+func TestIntroduced(t *testing.T) {
+	for name, happens := range map[string]func(*stage){
+		"nothing": func(s *stage) { s.enters(t, "PA_new", "new", &listener{}) },
+		"a track of another node": func(s *stage) {
+			s.has(t, "waw", false, person("PA_new", "new", "TR_new"))
+		},
+		"data": func(s *stage) {
+			s.enters(t, "PA_new", "new", &listener{})
+			s.deliver(false, &livekit.DataPacket{ParticipantSid: "PA_new"}, []byte{1})
+		},
+	} {
+		s := newStage(t, "edge")
+		ears := s.crowd(t, 2*tellAtOnce)
+		s.enters(t, "PA_first", "first", &listener{}) // what comes next has to wait
+		happens(s)
+		list := ears[0].updates()
+		last := list[len(list)-1]
+		if got := last[len(last)-1].Identity; (got == "new") != (name != "nothing") {
+			t.Errorf("%s: told of %q last", name, got)
+		}
+	}
+}
+
+// TestLargeRoomIsQuick tells of a change at once where there was none for a moment,
+// of everything with the next tick, and of much without waiting.
+func TestLargeRoomIsQuick(t *testing.T) {
+	s := newStage(t, "edge")
+	ears := s.crowd(t, 2*tellAtOnce)
+	s.later(tellEvery)
+	anna := s.enters(t, "PA_anna", "anna", &listener{})
+	told := func() int { return len(ears[0].updates()) }
+	before := told()
+	s.changes(anna, "a")
+	if n := told() - before; n != 0 {
+		t.Fatalf("%d updates, the second change within a tick does not wait", n)
+	}
+	s.elapses(tellEvery)
+	if n := told() - before; n != 1 {
+		t.Fatalf("%d updates with the tick", n)
+	}
+	s.later(tellEvery)
+	s.changes(anna, "b")
+	if n := told() - before; n != 2 {
+		t.Fatalf("%d updates, the first change after a pause waits", n-1)
+	}
+	for i := range maxHeldBytes / (60 << 10) {
+		p := s.enters(t, fmt.Sprintf("PA_big%d", i), fmt.Sprintf("big%d", i), &listener{})
+		p.change(func(i *livekit.ParticipantInfo) { i.Metadata = strings.Repeat("x", 60<<10) })
+		s.doUpdated(p)
+	}
+	if n := told() - before; n != 2 {
+		t.Fatalf("%d updates, less than the bound does not wait", n)
+	}
+	s.changes(s.locals["big0"], strings.Repeat("x", 20<<10))
+	if n := told() - before; n != 3 {
+		t.Fatalf("%d updates, more than the bound waits", n)
+	}
 }
