@@ -129,6 +129,18 @@ func TestFollowerMoves(t *testing.T) {
 	}
 }
 
+// Players hear what the room lets everybody here hear, and no more.
+func TestFollowersHearTheSelection(t *testing.T) {
+	s := gallery(t)
+	sound := s.adds("bob microphone opus")
+	f := s.follower(followKey{kind: sfu.Audio, mime: "audio/opus"}, sound)
+	f.track.up.AddSink(&watching{})
+	s.move(f, sound)
+	if f.tap.From() != sound.voice.heard || !sound.watched() {
+		t.Errorf("the follower is tied to what the publisher sends; watched: %t", sound.watched())
+	}
+}
+
 // Whoever is loudest on any node is the speaker, but not somebody hidden.
 func TestFollowersTakeTheLoudest(t *testing.T) {
 	s := gallery(t)
