@@ -150,7 +150,8 @@ func TestPageAPI(t *testing.T) {
 		{"GET", "/rtc", "", 401, ""},
 		{"GET", "/rtc/validate", "", 401, ""},
 		{"GET", "/rtc/validate?access_token=" + url.QueryEscape("a.b.c"), "", 401, ""},
-		{"GET", "/rtc/v1/validate", "", 404, ""},
+		{"GET", "/rtc/v1/validate", "", 401, ""},
+		{"GET", "/rtc/v1", "", 401, ""},
 		{"GET", "/", "", 200, ""},
 		{"HEAD", "/", "", 200, ""},
 	} {
