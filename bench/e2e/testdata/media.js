@@ -74,7 +74,7 @@ async function publishAudio(options = {}) {
     tone.start()
   }
   const pub = await room.localParticipant.publishTrack(new LocalAudioTrack(out.stream.getAudioTracks()[0], undefined, true, context), {
-    source: Track.Source.Microphone, dtx: false, ...options })
+    source: Track.Source.Microphone, dtx: false, audioPreset: { maxBitrate: 24_000 }, ...options })
   return pub.trackSid
 }
 

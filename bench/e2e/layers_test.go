@@ -1,0 +1,79 @@
+package e2e
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+// layered is a codec and how its layers are published.
+type layered struct {
+	codec         string
+	width, height int // what costs more to encode is smaller
+	publish       options
+	svc           bool
+}
+
+var layerings = []layered{
+	{"vp8", 960, 540, options{"videoCodec": "vp8", "simulcast": true}, false},
+	{"h264", 960, 540, options{"videoCodec": "h264", "simulcast": true}, false},
+	{"vp9", 640, 360, options{"videoCodec": "vp9", "scalabilityMode": "L3T3_KEY", "backupCodec": false}, true},
+	{"av1", 640, 360, options{"videoCodec": "av1", "scalabilityMode": "L3T3_KEY", "backupCodec": false}, true},
+}
+
+// TestLayersFollowTheTile publishes each codec on one node and shows it on
+// another in a tile that shrinks and grows: the picture that arrives follows,
+// without a freeze, and a simulcast publisher stops the layer that nobody
+// watches any more.
+func TestLayersFollowTheTile(t *testing.T) {
+	t.Parallel()
+	whole := startMesh(t, product, t.TempDir())
+	for _, l := range layerings {
+		t.Run(l.codec, func(t *testing.T) { followTheTile(t, whole.in(t), l) })
+	}
+}
+
+func followTheTile(t *testing.T, m *mesh, l layered) {
+	b := startBrowsers(t, "")
+	one := m.joinMedia(b, "waw", "layers-"+l.codec, "one", options{"dynacast": true})
+	two := m.joinMedia(b, "nyc", "layers-"+l.codec, "two", options{"adaptiveStream": options{"pixelDensity": 1}})
+	l.publish["width"], l.publish["height"] = l.width, l.height
+	one.must(`await publishVideo(`+l.publish.String()+`)`, nil)
+	height := func(what string, within time.Duration, h string) {
+		t.Helper()
+		began := time.Now()
+		two.until(what, within, `const g = await grows(500); return g.frames > 2 && g.height `+h)
+		t.Logf("%s after %s", what, time.Since(began).Round(100*time.Millisecond))
+	}
+	tile := func(width, height int) { two.must(fmt.Sprintf(`tile(%d, %d)`, width, height), nil) }
+	large := fmt.Sprintf(`=== %d`, l.height)
+	height("sees the large picture", 30*time.Second, large)
+	var codec string
+	two.must(`return (await incoming()).video.codec`, &codec)
+	if want := "video/" + l.codec; !strings.EqualFold(codec, want) {
+		t.Errorf("receives %s, want %s", codec, want)
+	}
+	tile(l.width/5, l.height/5)
+	height("sees a small picture in the small tile", 15*time.Second, `<= 180`)
+	// A busy machine encodes less than 30 frames, but what is encoded comes.
+	if g := two.grows(2 * time.Second); g.Frames < 8 || g.Frozen > 0.5 {
+		t.Errorf("in two seconds of the small tile: %+v", g)
+	}
+	if !l.svc {
+		one.until("stops the layer that nobody watches", 20*time.Second, `const r = await rates(1500); return r.f === 0 && r.q > 10`)
+	}
+	tile(l.width, l.height)
+	height("sees the large picture again", 20*time.Second, large)
+	subscribed := func(is bool) {
+		two.must(fmt.Sprintf(`for (const p of room.remoteParticipants.values()) for (const pub of p.trackPublications.values()) pub.setSubscribed(%t)`, is), nil)
+	}
+	if l.codec != "vp8" {
+		return
+	}
+	// Nobody watches anything, then somebody does again.
+	subscribed(false)
+	one.until("stops all layers", 20*time.Second, `const r = await rates(1500); return Object.keys(r).length > 1 && Object.values(r).every(n => n === 0)`)
+	subscribed(true)
+	height("sees the picture again", 15*time.Second, `> 0`)
+}
