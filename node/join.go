@@ -136,7 +136,7 @@ func (n *Node) replaces(join signal.Join) bool {
 	if r == nil {
 		return false
 	}
-	_, there := r.Snapshot().Where[join.Identity]
+	_, there := r.Snapshot().Where(join.Identity)
 	return there
 }
 

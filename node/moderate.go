@@ -134,7 +134,7 @@ func decodeRequest(c command, req proto.Message) error {
 // whereIs names the node that serves a participant, or else the home, which knows.
 func (n *Node) whereIs(rec room.Record, identity string) residency.NodeName {
 	if r := n.rooms.get(rec.Name); r != nil {
-		if at, ok := r.Snapshot().Where[identity]; ok {
+		if at, ok := r.Snapshot().Where(identity); ok {
 			return at
 		}
 	}
@@ -153,7 +153,7 @@ func (n *Node) withParticipant(ctx context.Context, c command, do func(*room.Roo
 	if !errors.Is(err, room.ErrAbsent) {
 		return out, moderation(err)
 	}
-	at, ok := r.Snapshot().Where[c.Identity]
+	at, ok := r.Snapshot().Where(c.Identity)
 	if !ok || at == n.cfg.Self.Name || c.Passed {
 		return reply{}, absent
 	}

@@ -453,7 +453,7 @@ func (r *Room) localRecord(p *Participant) ParticipantRecord {
 
 // participants lists everybody in the room, here and elsewhere.
 func (r *Room) participants() []*livekit.ParticipantInfo {
-	var list []*livekit.ParticipantInfo
+	list := make([]*livekit.ParticipantInfo, 0, r.count())
 	for _, p := range r.locals {
 		list = append(list, p.info)
 	}
@@ -467,17 +467,8 @@ func (r *Room) participants() []*livekit.ParticipantInfo {
 
 // publish renews the snapshot for readers outside the actor.
 func (r *Room) publish() {
-	s := &Snapshot{Record: r.record, Home: r.home.name, Nodes: r.allNodes(),
-		Participants: r.participants(), Where: map[string]residency.NodeName{}, Ended: r.ended}
-	for id := range r.locals {
-		s.Where[id] = r.deps.Self.Name
-	}
-	for name, m := range r.remotes {
-		for _, p := range m.participants {
-			s.Where[p.info.Identity] = name
-		}
-	}
-	r.snapshot.Store(s)
+	r.snapshot.Store(&Snapshot{Record: r.record, Home: r.home.name, Nodes: r.allNodes(),
+		Participants: r.participants(), Ended: r.ended})
 }
 
 // allNodes is the roster as this node sees it, with its own part up to date.

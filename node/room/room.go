@@ -134,8 +134,17 @@ type Snapshot struct {
 	Home         residency.NodeName
 	Nodes        []Presence
 	Participants []*livekit.ParticipantInfo // never changed after publication
-	Where        map[string]residency.NodeName
-	Ended        bool // nothing joins it any more
+	Ended        bool                       // nothing joins it any more
+}
+
+// Where names the node that serves a participant.
+func (s *Snapshot) Where(identity string) (node residency.NodeName, known bool) {
+	for _, p := range s.Participants {
+		if p.Identity == identity {
+			return residency.NodeName(p.Region), true
+		}
+	}
+	return "", false
 }
 
 // New returns a room that knows its record; it starts nothing.
