@@ -100,8 +100,12 @@ func (b *budget) tick(now time.Time) {
 	}
 	// Asked before the lock is taken: a DownTrack numbers packets under its own.
 	pictures := b.pictures(now)
-	for _, c := range b.plan(pictures, now) {
+	changed, repair, rtt := b.plan(pictures, now)
+	for _, c := range changed {
 		c.apply(b.p)
+	}
+	for _, p := range pictures {
+		p.s.down.SetRepair(repair, rtt)
 	}
 }
 
@@ -153,8 +157,13 @@ func (c limit) apply(p *peer) {
 	}
 }
 
-// plan asks for a grant for each picture and returns those that changed.
-func (b *budget) plan(pictures []picture, now time.Time) (changed []limit) {
+// repairPart is what of an estimate that pictures use up retransmissions may have
+// all the same.
+const repairPart = 0.1
+
+// plan asks for a grant for each picture. It returns those that changed, and what
+// is left for the retransmissions of each.
+func (b *budget) plan(pictures []picture, now time.Time) (changed []limit, repair float64, rtt time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.wants = b.wants[:0]
@@ -169,8 +178,10 @@ func (b *budget) plan(pictures []picture, now time.Time) (changed []limit) {
 	})
 	_, all := b.alloc.More()
 	b.est.SetDemand(all)
+	left := b.est.Estimate()
 	for i, g := range b.grants {
 		s := pictures[i].s
+		left -= g.Rate
 		if g.Pause && !b.wants[i].Paused && !b.strained {
 			g.Pause, g.Spatial, g.Temporal = false, 0, 0
 		}
@@ -180,7 +191,8 @@ func (b *budget) plan(pictures []picture, now time.Time) (changed []limit) {
 			changed = append(changed, limit{s, g, old.Pause != g.Pause && !b.wants[i].Paused})
 		}
 	}
-	return changed
+	repair = max(left, repairPart*b.est.Estimate()) / float64(max(len(pictures), 1))
+	return changed, repair, b.est.Stats().RTT
 }
 
 // bound puts a limit on the estimate.

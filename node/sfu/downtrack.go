@@ -77,6 +77,7 @@ type DownTrack struct {
 	closed  bool
 	live    bool // the stream follows the newest segment; if not it waits for a keyframe
 	m       munger
+	keyOut  int64  // outgoing number of the last keyframe
 	named   int64  // packets below this outgoing number have the MID
 	rejoin  uint64 // packets up to this serial of the stream came from the cache already
 	again   again

@@ -321,3 +321,50 @@ func TestPlainPacketsAreAsAllOthers(t *testing.T) {
 		}
 	}
 }
+
+// A path that is full gets no more repairs than it has room for, and none of
+// pictures that nobody will see.
+func TestRepairsFitThePath(t *testing.T) {
+	c := newCamera(1)
+	d := NewDownTrack(c.up, DownConfig{})
+	b := rtxBinding
+	b.Writer = nowhere{}
+	d.Bind(b)
+	c.run(45, d)
+	ask := func(seq ...uint16) int {
+		before := d.Stats().Resent
+		d.HandleRTCP(nack(seq...), c.now, &Scratch{})
+		return int(d.Stats().Resent - before)
+	}
+	newest := uint16(d.m.next - 1)
+	d.SetRepair(8000, 100*time.Millisecond) // 1000 bytes a second
+	if n := ask(newest); n != 1 {
+		t.Fatalf("%d packets came again, want 1", n)
+	}
+	c.now = c.now.Add(90 * time.Millisecond)
+	if n := ask(newest); n != 0 {
+		t.Error("a packet was sent again within a round trip")
+	}
+	for range 4 {
+		c.now = c.now.Add(130 * time.Millisecond)
+		ask(newest)
+	}
+	if n := d.Stats().Resent; n != resendTries {
+		t.Errorf("a packet was sent again %d times, want %d", n, resendTries)
+	}
+	if n := ask(uint16(d.keyOut - 1)); n != 0 {
+		t.Error("a packet from before the last keyframe was sent again")
+	}
+	// What was saved up is repairLeast; then comes one packet of 29 bytes each 29 ms.
+	sent := 0
+	for range 400 {
+		for i := range uint16(20) {
+			sent += ask(newest - 1 - i)
+		}
+		c.now = c.now.Add(10 * time.Millisecond)
+		d.again.budget = resendBudget
+	}
+	if most := (repairLeast + 4*1000) / 29; sent > most || sent < 50 {
+		t.Errorf("%d packets came again in four seconds, want at most %d", sent, most)
+	}
+}

@@ -18,6 +18,9 @@ type outgoing struct {
 
 // write sends a packet, in room that out gives.
 func (d *DownTrack) write(p *Packet, n *numbers, v verdict, out Out) {
+	if p.Keyframe && d.up.cfg.Kind == Video {
+		d.keyOut = max(d.keyOut, n.out)
+	}
 	if v == send && d.plain && p.elements.has&d.passes == 0 && n.out >= d.named {
 		d.writePlain(p, n, out)
 		return
