@@ -138,7 +138,8 @@ var codeName = regexp.MustCompile("`(?:[a-z]+\\.)?([A-Za-z]+\\.[A-Za-z]+)`")
 
 func TestArchitectureTextNamesWhatExists(t *testing.T) {
 	known := map[string]bool{}
-	for _, dir := range []string{"node", "node/room", "node/rtc", "node/sfu", "node/record", "node/front", "node/signal",
+	for _, dir := range []string{"node", "node/room", "node/room/reliable", "node/transport", "node/rtc",
+		"node/rtc/jsep", "node/sfu", "node/sfu/bwe", "node/sfu/allocate", "node/sfu/speakers", "node/sfu/quality", "node/whip", "node/record", "node/front", "node/signal",
 		"relay", "residency", "residency/vault", "router", "router/geo", "control", "control/membership"} {
 		for name := range declared(t, dir) {
 			known[name] = true
