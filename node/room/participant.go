@@ -80,6 +80,7 @@ type Participant struct {
 	allow       *Permissions              // who may receive its tracks
 	unannounced bool                      // the other nodes have not heard of its last change
 	refused     map[sfu.TrackID]bool      // tracks that it wants and may not have, as it was told
+	starved     map[sfu.TrackID]bool      // whether a track is paused for want of bandwidth, as it was told
 	cannot      map[string]bool           // codecs that its client cannot decode, by MIME type
 	lacking     map[sfu.TrackID]bool      // tracks that it waits for in another codec
 	hopeless    map[sfu.TrackID]bool      // tracks that it cannot decode in any codec, as it was told
@@ -104,6 +105,7 @@ type Participant struct {
 	active      bool
 	source      reliable.Source // of the reliable data that the client sends
 	judge       *judge          // of its connection
+	absent      bool            // neither signalling nor media is heard of: nothing is sent to it
 	mediaDown   bool            // nothing is heard of its media now
 
 	token        atomic.Pointer[control.Grants] // what it may do now; replaced by Room.run
@@ -164,7 +166,7 @@ func (r *Room) Serve(ctx context.Context, c conn, join signal.Join, att Attendee
 		room: r, log: r.log.With("participant", att.Sid), sid: att.Sid, identity: join.Identity, join: join, country: att.Country,
 		inbox: make(chan func(), participantQ), gone: make(chan struct{}), done: make(chan struct{}), stop: stop, pending: newPendingTracks(),
 		wanted: map[sfu.TrackID]bool{}, muted: map[sfu.TrackID]bool{}, refused: map[sfu.TrackID]bool{},
-		cannot: map[string]bool{}, lacking: map[sfu.TrackID]bool{}, hopeless: map[sfu.TrackID]bool{}, renamed: rate.NewLimiter(updateRate, updateBurst),
+		cannot: map[string]bool{}, starved: map[sfu.TrackID]bool{}, lacking: map[sfu.TrackID]bool{}, hopeless: map[sfu.TrackID]bool{}, renamed: rate.NewLimiter(updateRate, updateBurst),
 		data: rate.NewLimiter(dataRate, dataBurst), subs: map[sfu.TrackID]*sfu.DownTrack{},
 		layers: map[sfu.TrackID][]*livekit.VideoLayer{}, settings: map[sfu.TrackID]*livekit.UpdateTrackSettings{}, heardAt: r.deps.Now(),
 		judge: newJudge(), requests: rate.NewLimiter(requestRate, requestBurst), tokenEnds: join.Token.Expires,

@@ -3,6 +3,7 @@ package room
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"time"
 
@@ -132,6 +133,10 @@ func (r *Room) reunion(p *Participant) []*livekit.SignalResponse {
 // retell repeats what a client may have missed that its record does not say.
 func (r *Room) retell(p *Participant) {
 	r.tellWhoSpeaks(p)
+	r.tellQualitiesTo(p)
+	if len(p.starved) > 0 {
+		p.send(r.streamStates(p, slices.Collect(maps.Keys(p.starved))...))
+	}
 	for _, ti := range p.info.Tracks {
 		if t := r.tracks[sfu.TrackID(ti.Sid)]; t != nil {
 			r.tellQualities(t)
@@ -194,6 +199,7 @@ func (p *Participant) doAttach(l *line, sent signal.First) {
 	p.attached = l
 	l.start(p.requests)
 	p.heardAt, p.lostAt = p.room.deps.Now(), time.Time{}
+	p.doAbsent()
 	if p.join.Single { // the client offers
 		if err := p.doFirst(sent); err != nil {
 			p.stop(err)
@@ -216,7 +222,21 @@ func (p *Participant) doLost() error {
 		return errLost
 	}
 	p.log.Info("signalling is lost, the participant may come back")
+	p.doAbsent()
 	return nil
+}
+
+// doAbsent sends nothing to a client of which nothing is heard, on either way: its
+// node has no use for the room's media then, and does not ask for it.
+func (p *Participant) doAbsent() {
+	absent := p.attached == nil && p.mediaDown
+	if absent == p.absent {
+		return
+	}
+	p.absent = absent
+	for id, d := range p.subs {
+		d.SetPaused(p.pauses(id))
+	}
 }
 
 // doPatience ends a participant that was waited for long enough, and takes a
@@ -242,6 +262,7 @@ func (p *Participant) doMedia(t rtc.Target, state string) {
 	p.attached.noteMedia(state)
 	if t == p.dataTarget() {
 		p.mediaDown = state == "disconnected" || state == "failed"
+		p.doAbsent()
 	}
 	switch state {
 	case "connected":

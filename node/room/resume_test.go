@@ -137,6 +137,54 @@ func TestNoReturn(t *testing.T) {
 	}
 }
 
+// TestAbsent sends nothing to a client that is not heard of, and goes on when it is.
+func TestAbsent(t *testing.T) {
+	s := newStage(t, "edge")
+	s.open(t)
+	anna, bob := s.comes(t, "anna"), s.comes(t, "bob")
+	up := anna.publishes(camera(), vp8)
+	bob.shows(up.ID(), 2, false)
+	wanted := func(want bool) {
+		t.Helper()
+		awaits(t, "wanted", func() bool { return (up.Wanted() != 0) == want })
+	}
+	wanted(true)
+	bob.media(rtc.TargetSubscriber, "disconnected")
+	bob.inside(func() {})
+	wanted(true) // signalling stands: it may be a moment
+	bob.wire.Close("lost")
+	wanted(false)
+	back, _ := bob.resumes()
+	awaits(t, "greeted", func() bool { return last(back, (*livekit.SignalResponse).GetReconnect) != nil })
+	wanted(true)
+}
+
+// TestStreamStates tells a client again what is paused, under the name that it knows.
+func TestStreamStates(t *testing.T) {
+	s := newStage(t, "edge")
+	s.open(t)
+	anna, bob := s.comes(t, "anna"), s.comes(t, "bob")
+	id := anna.publishes(camera(), vp8).ID()
+	awaits(t, "published", func() (ok bool) {
+		s.do(t, func() { ok = s.tracks[id] != nil })
+		return ok
+	})
+	s.do(t, func() { s.doStreamState(bob.Participant, id+"|vp8", true) })
+	check := func(w *socket, want livekit.StreamState) {
+		t.Helper()
+		m := last(w, (*livekit.SignalResponse).GetStreamStateUpdate).GetStreamStates()
+		if len(m) != 1 || m[0].TrackSid != string(id) || m[0].ParticipantSid != anna.sid || m[0].State != want {
+			t.Errorf("told %v", m)
+		}
+	}
+	check(bob.wire, livekit.StreamState_PAUSED)
+	bob.wire.Close("lost")
+	s.do(t, func() { s.doStreamState(bob.Participant, id, false) })
+	back, _ := bob.resumes()
+	awaits(t, "told again", func() bool { return last(back, (*livekit.SignalResponse).GetStreamStateUpdate) != nil })
+	check(back, livekit.StreamState_ACTIVE)
+}
+
 // TestNeverConnected ends who was lost before media came up: there is nothing to resume.
 func TestNeverConnected(t *testing.T) {
 	s := newStage(t, "edge")

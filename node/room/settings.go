@@ -23,17 +23,23 @@ func (p *Participant) doTrackSetting(s *livekit.UpdateTrackSettings) {
 
 func (p *Participant) applySetting(id sfu.TrackID) {
 	d, s := p.subs[id], p.settings[id]
-	if d == nil || s == nil {
+	if d == nil {
+		return
+	}
+	d.SetPaused(p.pauses(id))
+	if s == nil {
 		return
 	}
 	d.SetMaxLayer(layerFor(s, p.layers[id]))
-	d.SetPaused(s.GetDisabled())
 	priority := 0
 	if n := s.GetPriority(); n > 0 {
 		priority = lowestPriority + 1 - int(min(n, lowestPriority))
 	}
 	p.session.SetPriority(d, priority)
 }
+
+// pauses reports whether nothing of a track is to be sent.
+func (p *Participant) pauses(id sfu.TrackID) bool { return p.absent || p.settings[id].GetDisabled() }
 
 // The usual layers of LiveKit's clients, a quarter, half and the full picture of
 // 720 lines, for tracks whose publisher does not say.

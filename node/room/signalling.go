@@ -118,17 +118,26 @@ func (e events) StreamState(d *sfu.DownTrack, paused bool) {
 // doStreamState tells the client that a track is paused for want of bandwidth, or
 // goes on.
 func (r *Room) doStreamState(p *Participant, id sfu.TrackID, paused bool) {
-	t := r.tracks[id]
-	if t == nil {
+	id = publicID(id)
+	if r.locals[p.identity] != p || r.tracks[id] == nil {
 		return
 	}
-	state := livekit.StreamState_ACTIVE
-	if paused {
-		state = livekit.StreamState_PAUSED
+	p.starved[id] = paused
+	p.send(r.streamStates(p, id))
+}
+
+// streamStates says which of a client's tracks are paused.
+func (r *Room) streamStates(p *Participant, ids ...sfu.TrackID) *livekit.SignalResponse {
+	m := &livekit.StreamStateUpdate{}
+	for _, id := range ids {
+		state := livekit.StreamState_ACTIVE
+		if p.starved[id] {
+			state = livekit.StreamState_PAUSED
+		}
+		m.StreamStates = append(m.StreamStates, &livekit.StreamStateInfo{
+			ParticipantSid: r.tracks[id].ownerSID, TrackSid: string(id), State: state})
 	}
-	p.send(&livekit.SignalResponse{Message: &livekit.SignalResponse_StreamStateUpdate{
-		StreamStateUpdate: &livekit.StreamStateUpdate{StreamStates: []*livekit.StreamStateInfo{{
-			ParticipantSid: t.ownerSID, TrackSid: string(id), State: state}}}}})
+	return &livekit.SignalResponse{Message: &livekit.SignalResponse_StreamStateUpdate{StreamStateUpdate: m}}
 }
 
 // Data implements rtc.Events.

@@ -281,6 +281,7 @@ func (r *Room) dropTrack(id sfu.TrackID) {
 		delete(p.refused, id)
 		delete(p.lacking, id)
 		delete(p.hopeless, id)
+		delete(p.starved, id)
 	}
 	if r.recorder != nil {
 		r.recorder.drop(id)
