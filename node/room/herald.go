@@ -26,8 +26,8 @@ const (
 	// tellAtOnce is the number of attendees on this node up to which every change
 	// leaves at once; of so few even a crowd is cheap.
 	tellAtOnce = 20
-	// tellEvery is how long a change may wait in a larger room. The first after a
-	// pause does not wait: less often than this, all leave at once.
+	// tellEvery is how long a change may wait in a larger room: for the next tick.
+	// The first after a pause of as much does not wait.
 	tellEvery = tickEvery
 	// maxHeld and maxHeldBytes end the wait early, so that a message stays small
 	// beside what may wait for one client (signal.Options).
@@ -70,7 +70,7 @@ func (h *herald) note(info *livekit.ParticipantInfo) {
 	h.held = append(h.held, notice{seq: h.seq, info: info})
 }
 
-// due reports whether what is held is to be told now.
+// due reports whether what is held is to be told now, before the next tick.
 func (h *herald) due(now time.Time, attendees int) bool {
 	return len(h.held) > 0 && (attendees <= h.atOnce || now.Sub(h.toldAt) >= tellEvery ||
 		len(h.held) >= maxHeld || h.bytes >= maxHeldBytes)
@@ -124,17 +124,16 @@ func (r *Room) tellParticipants(infos []*livekit.ParticipantInfo) {
 	for _, i := range infos {
 		r.herald.note(i)
 	}
-	r.tellDue(r.deps.Now())
-}
-
-// tellDue tells everybody here what has waited long enough.
-func (r *Room) tellDue(now time.Time) {
-	if r.herald.due(now, len(r.locals)) {
+	if now := r.deps.Now(); r.herald.due(now, len(r.locals)) {
 		r.tellHeld(now)
 	}
 }
 
+// tellHeld tells everybody here what has waited, with every tick of the room.
 func (r *Room) tellHeld(now time.Time) {
+	if len(r.herald.held) == 0 {
+		return
+	}
 	news := r.herald.take(now)
 	for _, p := range r.locals {
 		if m := news.since(p.toldTo); m != nil {

@@ -239,16 +239,22 @@ func TestLargeRoomIsQuick(t *testing.T) {
 	if n := told() - before; n != 2 {
 		t.Fatalf("%d updates, the first change after a pause waits", n-1)
 	}
+	s.changes(anna, "c")
+	s.later(tellEvery / 2)
+	s.doTick(s.deps.Now())
+	if n := told() - before; n != 3 {
+		t.Fatalf("%d updates, a tick leaves something waiting", n-2)
+	}
 	for i := range maxHeldBytes / (60 << 10) {
 		p := s.enters(t, fmt.Sprintf("PA_big%d", i), fmt.Sprintf("big%d", i), &listener{})
 		p.change(func(i *livekit.ParticipantInfo) { i.Metadata = strings.Repeat("x", 60<<10) })
 		s.doUpdated(p)
 	}
-	if n := told() - before; n != 2 {
+	if n := told() - before; n != 3 {
 		t.Fatalf("%d updates, less than the bound does not wait", n)
 	}
 	s.changes(s.locals["big0"], strings.Repeat("x", 20<<10))
-	if n := told() - before; n != 3 {
+	if n := told() - before; n != 4 {
 		t.Fatalf("%d updates, more than the bound waits", n)
 	}
 }

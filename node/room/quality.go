@@ -264,12 +264,8 @@ func (r *Room) doQualities(from residency.NodeName, q Qualities) {
 
 // tellQuality sends qualities to everybody here.
 func (r *Room) tellQuality(list []Quality) {
-	msg := r.qualityUpdate(list)
-	if msg == nil {
-		return
-	}
-	for _, p := range r.locals {
-		p.send(msg)
+	if msg := r.qualityUpdate(list); msg != nil {
+		r.tellAll(msg)
 	}
 }
 

@@ -265,7 +265,7 @@ func (r *Room) doTick(now time.Time) {
 			r.dropRemote(m.name)
 		}
 	}
-	r.tellDue(now)
+	r.tellHeld(now)
 	r.doMoveFollowers(now)
 	r.doHome(now)
 	r.doSelect(now)
