@@ -89,6 +89,9 @@ func (t *track) offers(mime string) bool {
 
 // variants are the track in its other codecs.
 func (r *Room) variants(t *track) (list []*track) {
+	if !t.varied {
+		return nil
+	}
 	for _, c := range videoCodecs {
 		if v := r.tracks[t.id+variantMark+sfu.TrackID(c.short)]; v != nil {
 			list = append(list, v)

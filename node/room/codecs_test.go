@@ -126,6 +126,14 @@ func TestBackupCodecElsewhere(t *testing.T) {
 	s.do(t, func() {
 		s.says("waw", KindParticipants, Participants{Presence: Presence{Node: "waw", Participants: 1}, Changed: []ParticipantRecord{rec}})
 	})
+	only := recordOf(t, 1, person("PA_x", "x", "TR_x")) // a second codec without a first
+	only.Media = map[sfu.TrackID]TrackRecord{"TR_x|vp8": {Codec: vp8, Available: 1}}
+	s.do(t, func() {
+		s.says("waw", KindParticipants, Participants{Presence: Presence{Node: "waw", Participants: 2}, Changed: []ParticipantRecord{only}})
+		if s.tracks["TR_x|vp8"] != nil {
+			t.Error("a second codec is taken without its track")
+		}
+	})
 	bob.cannotDecode("TR_w")
 	awaits(t, "the wish is noted", func() (ok bool) {
 		s.do(t, func() { _, ok = s.tracks["TR_w"].lacked["video/VP8"] })

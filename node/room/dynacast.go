@@ -82,6 +82,9 @@ func (r *Room) doDynacast(now time.Time) {
 // steer updates what is asked of a track's publisher, codec by codec, and
 // reports whether that has changed.
 func (r *Room) steer(t *track, now time.Time) (changed bool) {
+	if d := t.dynacast[t.media.Codec.MimeType]; d != nil && len(t.dynacast) == 1 && len(t.lacked) == 0 && !t.varied {
+		return d.update(top(t.up.Wanted()), now) // the usual case, asked often
+	}
 	for mime, want := range r.wantedCodecs(t, now) {
 		d := t.dynacast[mime]
 		if d == nil {

@@ -288,7 +288,7 @@ func (r *Room) doVariant(p *Participant, media TrackRecord, up *sfu.UpTrack) {
 	}
 	up.SetMuted(t.info.Muted)
 	v.media.Available = up.Available()
-	r.tracks[v.id] = v
+	r.tracks[v.id], t.varied = v, true
 	v.watch()
 	p.version++
 	r.announce(Participants{Presence: r.presence(), Changed: []ParticipantRecord{r.localRecord(p)}})

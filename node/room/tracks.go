@@ -38,6 +38,7 @@ type track struct {
 	rates      sfu.Rates    // what they were told that these take
 	toldAt     time.Time
 	allow      *Permissions         // who may have it
+	varied     bool                 // has, or had, other codecs
 	lacked     map[string]time.Time // codecs that somebody waits for, and when they said so last
 	dynacast   map[string]*dynacast // what the publisher here was told, by codec
 	subscribed bool                 // the publisher here knows that somebody receives it
@@ -162,7 +163,11 @@ func (r *Room) takeTrack(node residency.NodeName, owner *livekit.ParticipantInfo
 		t = &track{id: id, node: node, ownerSID: owner.Sid, ownerIdentity: owner.Identity,
 			poke: r.poke, serving: map[residency.NodeName]*outgoing{}}
 		if base := sfu.TrackID(info.Sid); base != id {
-			t.base = base
+			first := r.tracks[base]
+			if first == nil {
+				return
+			}
+			t.base, first.varied = base, true
 		}
 		r.tracks[id] = t
 	}
