@@ -1,6 +1,8 @@
 package rtc
 
 import (
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -25,6 +27,9 @@ const (
 // is not in it: it always goes out.
 type budget struct {
 	p *peer // static
+	// planning is held from the asking of the pictures until each has its limit: two
+	// plans at a time, a tick's and that of bad news, would cross.
+	planning sync.Mutex
 
 	mu      sync.Mutex // guards the rest
 	next    uint16     // transport-wide sequence number
@@ -38,8 +43,14 @@ type budget struct {
 	strained bool
 	wants    []allocate.Want
 	grants   []allocate.Grant
-	last     map[*sfu.DownTrack]allocate.Grant
+	last     map[*sfu.DownTrack]held
 	limit    float64 // bit/s; 0: none
+}
+
+// held is what a picture has, and whether its client was told that it pauses.
+type held struct {
+	grant  allocate.Grant
+	paused bool
 }
 
 // startRate is what an unknown way is taken to carry, bit/s: one camera of 720
@@ -47,7 +58,7 @@ type budget struct {
 const startRate = 2.5e6
 
 func newBudget(p *peer) *budget {
-	return &budget{p: p, est: bwe.New(bwe.Config{Start: startRate}), last: make(map[*sfu.DownTrack]allocate.Grant)}
+	return &budget{p: p, est: bwe.New(bwe.Config{Start: startRate}), last: make(map[*sfu.DownTrack]held)}
 }
 
 // stamp numbers a packet that leaves now.
@@ -94,7 +105,12 @@ func (b *budget) feedback(pkts []rtcp.Packet, now time.Time) {
 }
 
 // tick divides the estimate and looks whether to try for more.
+// Whoever finds another at it leaves it to that one: a worker does not wait.
 func (b *budget) tick(now time.Time) {
+	if !b.planning.TryLock() {
+		return
+	}
+	defer b.planning.Unlock()
 	if !b.due(now) {
 		return
 	}
@@ -170,7 +186,7 @@ func (b *budget) plan(pictures []picture, now time.Time) (changed []limit, repai
 	for _, p := range pictures {
 		b.wants = append(b.wants, allocate.Want{
 			ID: p.s.sub.TrackID, Screen: p.s.sub.Screen, Priority: int(p.s.priority.Load()), Max: uint8(p.demand.Max),
-			Rates: allocate.Rates(p.demand.Rates), Paused: p.demand.Paused, Current: b.last[p.s.down],
+			Rates: allocate.Rates(p.demand.Rates), Paused: p.demand.Paused, Current: b.last[p.s.down].grant,
 		})
 	}
 	b.grants = b.alloc.Plan(b.grants[:0], allocate.Input{
@@ -180,19 +196,42 @@ func (b *budget) plan(pictures []picture, now time.Time) (changed []limit, repai
 	b.est.SetDemand(all)
 	left := b.est.Estimate()
 	for i, g := range b.grants {
-		s := pictures[i].s
 		left -= g.Rate
-		if g.Pause && !b.wants[i].Paused && !b.strained {
-			g.Pause, g.Spatial, g.Temporal = false, 0, 0
-		}
-		old, had := b.last[s.down]
-		b.last[s.down] = g
-		if !had || old.Spatial != g.Spatial || old.Temporal != g.Temporal || old.Pause != g.Pause || old.Reason != g.Reason {
-			changed = append(changed, limit{s, g, old.Pause != g.Pause && !b.wants[i].Paused})
+		if c, news := b.note(pictures[i].s, g, b.wants[i].Paused); news {
+			changed = append(changed, c)
 		}
 	}
+	b.prune(pictures)
 	repair = max(left, repairPart*b.est.Estimate()) / float64(max(len(pictures), 1))
 	return changed, repair, b.est.Stats().RTT
+}
+
+// note keeps a grant, and reports whether it is another than before. still says that
+// the picture would not move anyway, so that the client need not hear that it pauses.
+func (b *budget) note(s *sender, g allocate.Grant, still bool) (c limit, news bool) {
+	if g.Pause && !still && !b.strained {
+		g.Pause, g.Spatial, g.Temporal = false, 0, 0
+	}
+	h, had := b.last[s.down]
+	old := h.grant
+	c = limit{s: s, grant: g, told: !still && h.paused != g.Pause}
+	if c.told {
+		h.paused = g.Pause
+	}
+	h.grant = g
+	b.last[s.down] = h
+	return c, c.told || !had || old.Spatial != g.Spatial || old.Temporal != g.Temporal || old.Pause != g.Pause || old.Reason != g.Reason
+}
+
+// prune forgets what is not sent any more: a track may have ended while it was
+// planned for.
+func (b *budget) prune(pictures []picture) {
+	if len(b.last) == len(pictures) {
+		return
+	}
+	maps.DeleteFunc(b.last, func(d *sfu.DownTrack, _ held) bool {
+		return !slices.ContainsFunc(pictures, func(p picture) bool { return p.s.down == d })
+	})
 }
 
 // bound puts a limit on the estimate.

@@ -43,7 +43,7 @@ type Engine struct {
 	transport *transport.Engine
 	stop      chan struct{}
 	running   sync.WaitGroup
-	ticking   sync.Mutex // held during a tick, to its flush
+	loans     *loans
 
 	mu       sync.Mutex // guards what follows
 	sessions [tickGroups]map[*Session]struct{}
@@ -60,7 +60,7 @@ const (
 
 // NewEngine binds the media sockets and begins to read them.
 func NewEngine(cfg Config) (*Engine, error) {
-	e := &Engine{now: cfg.Now, log: cfg.Log, stop: make(chan struct{})}
+	e := &Engine{now: cfg.Now, log: cfg.Log, stop: make(chan struct{}), loans: newLoans()}
 	if e.now == nil {
 		e.now = time.Now
 	}
@@ -99,13 +99,11 @@ func (e *Engine) run() {
 		if len(due) == 0 {
 			continue
 		}
-		e.ticking.Lock()
-		out := e.transport.Batch()
+		out := e.lend()
 		for _, s := range due {
 			s.tick(e.now(), out)
 		}
-		e.transport.Release(out)
-		e.ticking.Unlock()
+		e.back(out)
 		clear(due)
 	}
 }
@@ -138,17 +136,29 @@ func (e *Engine) MediaAddrs() []netip.AddrPort { return e.transport.MediaAddrs()
 
 // Out lends a goroutine that has media from elsewhere, another node for instance,
 // a batch in which DownTracks put what they make of it. Return sends it.
-func (e *Engine) Out() sfu.Out { return e.transport.Batch() }
+func (e *Engine) Out() sfu.Out { return e.lend() }
 
 // Return sends what is in a batch and takes it back.
-func (e *Engine) Return(out sfu.Out) { e.transport.Release(out.(*transport.Batch)) }
+func (e *Engine) Return(out sfu.Out) { e.back(out.(*transport.Batch)) }
+
+func (e *Engine) lend() *transport.Batch {
+	b := e.transport.Batch()
+	e.loans.begin(b)
+	return b
+}
+
+func (e *Engine) back(b *transport.Batch) {
+	b.Flush()
+	e.loans.end(b)
+	e.transport.Release(b)
+}
 
 // Settle returns when nothing of a track that was muted before the call is on its
-// way to a socket any more. It must not be called from an event of a session.
+// way to a socket any more. It must not be called from an event of a session, nor
+// between Out and Return.
 func (e *Engine) Settle() {
 	e.transport.Settle()
-	e.ticking.Lock()
-	e.ticking.Unlock() //nolint:staticcheck // waiting is all
+	e.loans.settle()
 }
 
 // Close gives the sockets up. Sessions must be closed before.

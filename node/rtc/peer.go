@@ -3,6 +3,7 @@ package rtc
 import (
 	"crypto/rand"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -83,7 +84,8 @@ func newSSRC() uint32 {
 	}
 }
 
-// change asks for a negotiation. It may be called with mu held or not.
+// wakeUp lets the worker look what there is to negotiate. It may be called with mu
+// held or not.
 func (p *peer) wakeUp() {
 	select {
 	case p.wake <- struct{}{}:
@@ -119,9 +121,9 @@ func (p *peer) run() {
 
 // probe goes on with a probe: it lasts some 30 ms, and padding leaves every few.
 func (p *peer) probe(timer *time.Timer) {
-	out := p.s.engine.transport.Batch()
+	out := p.s.engine.lend()
 	again := p.send.budget.probe(p.s.engine.now(), out)
-	p.s.engine.transport.Release(out)
+	p.s.engine.back(out)
 	if again > 0 {
 		timer.Reset(again)
 	}
@@ -201,60 +203,72 @@ func (p *peer) local() jsep.Local {
 
 // answer negotiates an offer of the client.
 func (p *peer) answer(offer string) (Answer, error) {
+	a, ended, err := p.takeOffer(offer)
+	p.unpublish(ended)
+	return a, err
+}
+
+func (p *peer) takeOffer(offer string) (a Answer, ended []*incoming, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
-		return Answer{}, errClosed
+		return a, nil, errClosed
 	}
 	change, err := p.neg.TakeOffer(offer)
 	if err != nil {
-		return Answer{}, err
+		return a, nil, err
 	}
 	if change.ICERestarted {
 		p.conn.Restart()
 		p.send.budget.moved(p.s.engine.now())
 	}
 	if err := p.connect(change.Remote); err != nil {
-		return Answer{}, err
+		return a, nil, err
 	}
-	sdp, err := p.neg.Answer(p.local())
-	if err != nil {
-		return Answer{}, err
+	if a.SDP, err = p.neg.Answer(p.local()); err != nil {
+		return Answer{}, nil, err
 	}
 	p.asked = [2]int{}
-	p.take(change)
+	ended = p.take(change)
 	if p.neg.Pending() {
 		p.dirty = true
 		p.wakeUp()
 	}
-	return Answer{SDP: sdp, Tracks: p.neg.MIDs()}, nil
+	a.Tracks = p.neg.MIDs()
+	return a, ended, nil
 }
 
-// takeAnswer takes the client's answer to an offer.
-func (p *peer) takeAnswer(sdp string, id uint32) error {
+// answered takes the client's answer to an offer.
+func (p *peer) answered(sdp string, id uint32) error {
+	ended, err := p.takeAnswer(sdp, id)
+	p.unpublish(ended)
+	return err
+}
+
+func (p *peer) takeAnswer(sdp string, id uint32) (ended []*incoming, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
 	case p.closed:
-		return errClosed
+		return nil, errClosed
 	case p.outstanding == 0:
-		return fmt.Errorf("no offer waits for one")
+		return nil, errors.New("no offer waits for one")
 	case id != 0 && id != p.outstanding:
-		return fmt.Errorf("it is for offer %d, offer %d waits", id, p.outstanding)
+		return nil, fmt.Errorf("it is for offer %d, offer %d waits", id, p.outstanding)
 	}
 	change, err := p.neg.TakeAnswer(sdp)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	p.outstanding, p.repeat = 0, false
 	if err := p.connect(change.Remote); err != nil {
-		return err
+		return nil, err
 	}
-	p.take(change)
+	ended = p.take(change)
 	if p.dirty {
 		p.wakeUp()
 	}
-	return nil
+	return ended, nil
 }
 
 func (p *peer) connect(r jsep.Remote) error {
@@ -265,10 +279,11 @@ func (p *peer) connect(r jsep.Remote) error {
 	return p.conn.SetRemote(out)
 }
 
-// take hands what a description changed to the two halves. Called with mu held.
-func (p *peer) take(c jsep.Change) {
-	p.recv.negotiated(c)
+// take hands what a description changed to the two halves. Called with mu held: whom
+// the ended tracks concern is told when it is not held any more.
+func (p *peer) take(c jsep.Change) (ended []*incoming) {
 	p.send.negotiated(c)
+	return p.recv.negotiated(c)
 }
 
 func (p *peer) restart() {

@@ -15,9 +15,6 @@ import (
 )
 
 const (
-	// maxStreams bounds the SSRCs of one connection: 32 tracks of three layers, each
-	// with its retransmissions, and some room for those that restart.
-	maxStreams = 256
 	// maxEarly bounds the packets of a stream that wait until the room has taken
 	// the track: a keyframe of 100 packets fits.
 	maxEarlyPackets = 128
@@ -38,10 +35,12 @@ type receiving struct {
 	mu        sync.Mutex // guards the rest: packets, reports and ticks come one at a time
 	closed    bool
 	sections  map[string]*section
+	names     register
 	streams   map[uint32]*stream
 	dirty     []*stream // had packets since the last drain
 	stamps    *twcc.Recorder
-	stampedAt time.Time
+	stampAt   time.Time // the last arrival
+	stampedAt time.Time // the last report of arrivals
 	reportAt  time.Time
 	ignored   uint64 // tracks beyond MaxTracks
 	unknown   uint64 // packets that belong to no track
@@ -62,15 +61,15 @@ type stream struct {
 	repairs *stream // for retransmissions: what they repair, nil until known
 	rtx     bool
 	recv    *sfu.Receiver // nil for retransmissions
-	stampID uint8
 	pending []sfu.Inbound // since the last drain
 	early   []sfu.Inbound // copies, until the room has taken the track
-	touched bool
+	cut     bool          // more came than fits early
 }
 
 func (r *receiving) init(p *peer) {
 	r.p, r.ssrc = p, newSSRC()
 	r.sections, r.streams = make(map[string]*section), make(map[uint32]*stream)
+	r.names = newRegister(nil)
 	r.stamps = twcc.NewRecorder(r.ssrc)
 }
 
@@ -81,6 +80,7 @@ func (r *receiving) packet(rtp []byte, at time.Time) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.stamped(rtp, at)
 	s := r.streams[ssrcOf(rtp)]
 	if s == nil {
 		if s = r.resolve(rtp); s == nil {
@@ -88,20 +88,29 @@ func (r *receiving) packet(rtp []byte, at time.Time) {
 			return
 		}
 	}
-	if stamp := sfu.ExtensionValue(rtp, s.stampID); len(stamp) >= 2 {
-		r.stamps.Record(s.ssrc, binary.BigEndian.Uint16(stamp), at.UnixMicro())
-	}
-	if s.rtx {
+	switch {
+	case s.track.unwanted():
+	case s.rtx:
 		r.repair(s, rtp, at)
-		return
-	}
-	if s.track.carries(payloadType(rtp)) && s.recv.Take(rtp, at) {
+	case s.track.carries(payloadType(rtp)) && s.recv.Take(rtp, at):
 		r.keep(s, rtp, at)
+	}
+}
+
+// stamped notes that a packet came, whosever it is: one that is thrown away here was
+// not lost on the way, and the client would slow down all its tracks for it.
+func (r *receiving) stamped(rtp []byte, at time.Time) {
+	if stamp := sfu.ExtensionValue(rtp, r.names.ids.TransportCC); len(stamp) >= 2 {
+		r.stamps.Record(ssrcOf(rtp), binary.BigEndian.Uint16(stamp), at.UnixMicro())
+		r.stampAt = at
 	}
 }
 
 // repair turns a retransmission into the packet that it repeats.
 func (r *receiving) repair(s *stream, rtp []byte, at time.Time) {
+	if payloadType(rtp) != s.track.format.RTX {
+		return // it repeats a packet of another codec
+	}
 	if s.repairs == nil {
 		if s.repairs = r.primaryOf(s); s.repairs == nil {
 			return // padding from before the first packet
@@ -125,17 +134,16 @@ func (r *receiving) keep(s *stream, rtp []byte, at time.Time) {
 func (r *receiving) drained(out *transport.Batch) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var at time.Time
 	for _, s := range r.dirty {
-		at = s.pending[len(s.pending)-1].Arrival
+		at := s.pending[len(s.pending)-1].Arrival
 		r.hand(s, out)
 		clear(s.pending)
 		s.pending = s.pending[:0]
 		r.askMissing(s, at, out)
 	}
 	r.dirty = r.dirty[:0]
-	if !at.IsZero() && at.Sub(r.stampedAt) >= stampInterval {
-		r.sendStamps(at, out)
+	if r.stampAt.Sub(r.stampedAt) >= stampInterval {
+		r.sendStamps(r.stampAt, out)
 	}
 }
 
@@ -153,7 +161,7 @@ func (r *receiving) hand(s *stream, out *transport.Batch) {
 // keyframe is among them.
 func (s *stream) hold() {
 	for _, in := range s.pending {
-		if len(s.early) < maxEarlyPackets {
+		if s.cut = s.cut || len(s.early) == maxEarlyPackets; !s.cut {
 			s.early = append(s.early, sfu.Inbound{Raw: bytes.Clone(in.Raw), Arrival: in.Arrival})
 		}
 	}
@@ -173,8 +181,11 @@ func (r *receiving) askMissing(s *stream, now time.Time, out *transport.Batch) {
 // sendStamps reports the arrivals since the last time.
 func (r *receiving) sendStamps(now time.Time, out *transport.Batch) {
 	r.stampedAt = now
-	if r.stamps.PacketsHeld() > 0 {
-		r.p.writeRTCP(out, r.stamps.BuildFeedbackPacket()...)
+	if r.stamps.PacketsHeld() == 0 {
+		return
+	}
+	for _, report := range r.stamps.BuildFeedbackPacket() { // one, unless numbers leapt
+		r.p.writeRTCP(out, report)
 	}
 }
 
@@ -182,11 +193,8 @@ func (r *receiving) sendStamps(now time.Time, out *transport.Batch) {
 func (r *receiving) tick(now time.Time, out *transport.Batch) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.streams) == 0 {
-		return
-	}
 	for _, s := range r.streams {
-		if !s.rtx {
+		if !s.rtx && !s.track.unwanted() {
 			r.askMissing(s, now, out)
 		}
 	}

@@ -86,15 +86,24 @@ func TestCandidatesAreChecked(t *testing.T) {
 }
 
 func TestLayersOfRIDs(t *testing.T) {
-	offered := []string{"lo", "mid", "hi", "huge"}
-	for rid, want := range map[string]sfu.Layer{"": 0, "q": 0, "h": 1, "f": 2, "2": 0, "1": 1, "0": 2, "lo": 0, "hi": 2} {
-		if got, ok := layerOf(rid, offered); !ok || got != want {
-			t.Errorf("RID %q is layer %d, %v; want %d", rid, got, ok, want)
-		}
-	}
-	for _, rid := range []string{"huge", "other"} {
-		if _, ok := layerOf(rid, offered); ok {
-			t.Errorf("RID %q has a layer", rid)
+	for _, tt := range []struct {
+		offered string
+		want    map[string]sfu.Layer // of all that have one
+	}{
+		{"q,h,f", map[string]sfu.Layer{"q": 0, "h": 1, "f": 2}},
+		{"f,h,q", map[string]sfu.Layer{"q": 0, "h": 1, "f": 2}},
+		{"f,q", map[string]sfu.Layer{"q": 0, "f": 2}},
+		{"2,1,0", map[string]sfu.Layer{"2": 0, "1": 1, "0": 2}},
+		{"lo,mid,hi,huge", map[string]sfu.Layer{"lo": 0, "mid": 1, "hi": 2}},
+		{"a,q,h", map[string]sfu.Layer{"a": 0, "q": 1, "h": 2}}, // no two on one layer
+		{"q,2", map[string]sfu.Layer{"q": 0, "2": 1}},
+	} {
+		offered := strings.Split(tt.offered, ",")
+		for _, rid := range append(offered, "q", "f", "0", "1", "other", "") {
+			got, ok := layerOf(rid, offered)
+			if want, has := tt.want[rid]; ok != has || ok && got != want {
+				t.Errorf("of %s RID %q is layer %d, %v; want %d, %v", tt.offered, rid, got, ok, want, has)
+			}
 		}
 	}
 }

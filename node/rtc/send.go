@@ -43,7 +43,9 @@ type sender struct {
 	priority atomic.Int32
 	started  atomic.Bool // the DownTrack may write
 
-	stream atomic.Pointer[transport.Stream] // set before the DownTrack is bound, then used under its lock
+	// binding is held while the DownTrack is told where to write.
+	binding sync.Mutex
+	stream  atomic.Pointer[transport.Stream] // set before the DownTrack is bound, then used under its lock
 }
 
 func (g *sending) init(p *peer) {
@@ -147,12 +149,14 @@ func (g *sending) negotiated(c jsep.Change) {
 	for _, k := range c.Unbound {
 		if s := g.find(k); s != nil {
 			s.bound.Store(nil)
-			again = append(again, s)
+			if s.started.Load() {
+				again = append(again, s)
+			}
 		}
 	}
 	g.mu.Unlock()
 	for _, s := range again {
-		s.bind()
+		s.rebind()
 	}
 	g.startAll()
 	g.tellUnsupported(c)
@@ -233,20 +237,35 @@ func (s *sender) start() {
 		s.p.s.engine.log.Debug("sender does not begin", "err", err)
 		return // the connection is closing
 	}
+	s.binding.Lock()
 	s.stream.Store(stream)
 	s.bind()
-	out := s.p.s.engine.transport.Batch()
+	s.binding.Unlock()
+	out := s.p.s.engine.lend()
 	s.down.Tick(s.p.s.engine.now(), out) // ask for the first picture now
-	s.p.s.engine.transport.Release(out)
+	s.p.s.engine.back(out)
 }
 
-// bind tells the DownTrack what was negotiated: nothing, if the client has taken
-// its section away. All its numbers are sealed by one stream, whose state goes on
-// where an SSRC does.
+// rebind follows a negotiation after the first.
+func (s *sender) rebind() {
+	s.binding.Lock()
+	defer s.binding.Unlock()
+	if s.stream.Load() != nil { // else start has yet to do it
+		s.bind()
+	}
+}
+
+// bind tells the DownTrack what was negotiated last. binding is held, so that of two
+// who do it at a time the second sees the news. All its numbers are sealed by one
+// stream, whose state goes on where an SSRC does. If the client has taken its section
+// away, the stream ends: otherwise a client that does so again and again would make
+// it grow.
 func (s *sender) bind() {
 	b := s.bound.Load()
 	if b == nil || b.Unsupported {
 		s.down.Bind(sfu.Binding{})
+		s.stream.Swap(nil).Close()
+		s.started.Store(false)
 		return
 	}
 	s.down.Bind(sfu.Binding{
@@ -259,7 +278,9 @@ func (s *sender) bind() {
 // end stops the DownTrack, and then what seals its packets.
 func (s *sender) end() {
 	s.down.Close()
-	if stream := s.stream.Load(); stream != nil {
+	s.binding.Lock()
+	defer s.binding.Unlock()
+	if stream := s.stream.Swap(nil); stream != nil {
 		stream.Close()
 	}
 }
@@ -302,21 +323,21 @@ func (g *sending) feedback(pkts []rtcp.Packet, at time.Time, out sfu.Out) {
 		return
 	}
 	g.budget.feedback(pkts, at)
+	about := concerned(pkts)
 	for _, s := range list {
-		if concerns(pkts, s.bound.Load()) {
+		if b := s.bound.Load(); b != nil && slices.Contains(about, b.SSRC) {
 			s.down.HandleRTCP(pkts, at, out)
 		}
 	}
 }
 
-// concerns reports whether feedback is about the sender's stream.
-func concerns(pkts []rtcp.Packet, b *jsep.Binding) bool {
-	if b == nil {
-		return false
+// concerned lists the streams that feedback is about, each once.
+func concerned(pkts []rtcp.Packet) (ssrcs []uint32) {
+	for _, p := range pkts {
+		ssrcs = append(ssrcs, p.DestinationSSRC()...)
 	}
-	return slices.ContainsFunc(pkts, func(p rtcp.Packet) bool {
-		return slices.Contains(p.DestinationSSRC(), b.SSRC)
-	})
+	slices.Sort(ssrcs)
+	return slices.Compact(ssrcs)
 }
 
 func (g *sending) tick(now time.Time, out sfu.Out) {

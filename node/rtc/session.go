@@ -232,7 +232,7 @@ func (s *Session) Answer(sdp string, id uint32) error {
 		err = errors.New("no offer waits for one")
 	}
 	if err == nil {
-		err = p.takeAnswer(sdp, id)
+		err = p.answered(sdp, id)
 	}
 	if err != nil {
 		return fmt.Errorf("take answer of subscriber: %w", err)

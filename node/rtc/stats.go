@@ -36,7 +36,7 @@ func (s *Session) Stats() Stats {
 	defer sub.mu.Unlock()
 	st.Sections = sub.neg.Sections()
 	if !s.cfg.NoData { // the section of data channels carries no track
-		st.Sections--
+		st.Sections = max(st.Sections-1, 0)
 	}
 	return st
 }

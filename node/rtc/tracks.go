@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/pion/rtcp"
 
@@ -27,6 +28,9 @@ type incoming struct {
 	gone  bool         // the client sends it no more
 }
 
+// unwanted reports whether the room has refused the track.
+func (t *incoming) unwanted() bool { return t.ready && t.up == nil }
+
 // carries reports whether a packet of the type is in the track's codec; redundant
 // audio may come without redundancy. A client that changes the codec has to publish
 // anew.
@@ -35,20 +39,14 @@ func (t *incoming) carries(pt uint8) bool {
 }
 
 // negotiated follows what the client says that it sends. A track ends when its
-// section ends or carries another one.
-func (r *receiving) negotiated(c jsep.Change) {
-	for _, t := range r.replace(c.Incoming) {
-		r.p.unpublish(t)
-	}
-}
-
-func (r *receiving) replace(now []jsep.Incoming) (ended []*incoming) {
+// section ends or carries another one: these are returned.
+func (r *receiving) negotiated(c jsep.Change) (ended []*incoming) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	next := make(map[string]*section, len(now))
-	for _, in := range now {
+	next := make(map[string]*section, len(c.Incoming))
+	for _, in := range c.Incoming {
 		s := r.sections[in.MID]
-		if s == nil || s.in.TrackID != in.TrackID {
+		if s == nil || s.in.TrackID != in.TrackID || s.in.Kind != in.Kind {
 			s = &section{}
 		} else {
 			delete(r.sections, in.MID)
@@ -62,8 +60,22 @@ func (r *receiving) replace(now []jsep.Incoming) (ended []*incoming) {
 			ended = append(ended, s.track)
 		}
 	}
-	r.sections = next
+	r.sections, r.names = next, newRegister(next)
+	r.reconsider(len(ended) > 0)
 	return ended
+}
+
+// reconsider follows a description: an SSRC may be another track's now, and where a
+// track has ended there is room for one that was too many.
+func (r *receiving) reconsider(room bool) {
+	for ssrc, s := range r.streams {
+		if at, ok := r.names.ssrcs[ssrc]; ok && at.section.track != s.track {
+			delete(r.streams, ssrc)
+		}
+	}
+	for _, s := range r.sections {
+		s.refused = s.refused && !room
+	}
 }
 
 // end forgets the streams of a track.
@@ -75,111 +87,72 @@ func (r *receiving) end(t *incoming) {
 		}
 	}
 	r.dirty = slices.DeleteFunc(r.dirty, func(s *stream) bool { return s.track == t })
+	for l := range t.asks {
+		t.asks[l].Store(0) // whoever holds the UpTrack still may ask in vain
+	}
 }
 
-// unpublish tells that a track is over, unless the room has yet to hear of it:
-// then announce does.
-func (p *peer) unpublish(t *incoming) {
-	p.recv.mu.Lock()
+// unpublish tells that tracks are over, but for those of which the room has yet to
+// hear: announce does that. Called without mu.
+func (p *peer) unpublish(ended []*incoming) {
+	for _, t := range ended {
+		if up := p.recv.forget(t); up != nil {
+			p.s.gate.pass(func() { p.s.events.Unpublish(up) })
+		}
+	}
+}
+
+func (r *receiving) forget(t *incoming) *sfu.UpTrack {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	up := t.up
 	t.up = nil
-	p.recv.mu.Unlock()
-	if up != nil {
-		p.s.gate.pass(func() { p.s.events.Unpublish(up) })
-	}
+	return up
 }
 
-// resolve finds whose the packets of an unknown SSRC are: by what the description
-// says of SSRCs, by the MID and RID that the first packets of a stream carry (RFC
-// 8843 section 9.2, RFC 8852), or because only one section can have sent them.
+// resolve begins the stream of an unknown SSRC, if it is known whose it is.
 func (r *receiving) resolve(rtp []byte) *stream {
-	if r.closed || len(r.streams) >= maxStreams {
+	if r.closed {
 		return nil
 	}
-	pt := payloadType(rtp)
-	sec, s := r.announced(ssrcOf(rtp))
-	if sec == nil {
-		sec, s = r.named(rtp)
-	}
-	if sec == nil {
-		sec, s = r.only(pt)
-	}
-	if sec == nil {
+	at, ok := r.names.find(rtp)
+	if !ok {
 		return nil
 	}
-	format, rtx := formatOf(sec.in, pt)
+	sec := at.section
+	format, rtx := formatOf(sec.in, payloadType(rtp))
 	if format != nil && !rtx && strings.EqualFold(sec.in.Formats[0].Codec.MimeType, "audio/red") {
 		format = &sec.in.Formats[0] // whichever comes first, with or without redundancy
 	}
 	if format == nil || rtx && sec.track == nil || !r.track(sec, *format) {
 		return nil
 	}
-	s.ssrc, s.track, s.rtx, s.stampID = ssrcOf(rtp), sec.track, rtx, sec.in.Extensions.TransportCC
-	r.admit(s)
-	return s
+	return r.admit(&stream{ssrc: ssrcOf(rtp), track: sec.track, layer: at.layer, rtx: rtx})
 }
 
-// admit begins a stream. One that was on the layer before is over: the client
-// gave it another SSRC.
-func (r *receiving) admit(s *stream) {
-	r.streams[s.ssrc] = s
-	if s.rtx {
-		return
-	}
+// admit begins a stream. One that was on the layer before is over, if it was of the
+// same sort: the client gave it another SSRC. A layer so has two at most, whatever
+// a client sends.
+func (r *receiving) admit(s *stream) *stream {
 	for ssrc, old := range r.streams {
-		if old != s && old.track == s.track && old.layer == s.layer && !old.rtx {
+		if old.track != s.track || old.layer != s.layer {
+			continue
+		}
+		if old.rtx == s.rtx {
 			delete(r.streams, ssrc)
 		}
+		old.repairs = nil // no longer what was repaired until now
+	}
+	r.streams[s.ssrc] = s
+	if s.rtx {
+		return s
 	}
 	f := s.track.format
 	s.recv = sfu.NewReceiver(sfu.ReceiverConfig{
 		SSRC: s.ssrc, Kind: s.track.about.Kind, ClockRate: f.Codec.ClockRate, Nack: f.Feedback.NACK,
 	})
 	s.track.asks[s.layer].Store(s.ssrc)
-}
-
-// announced finds an SSRC that the description has.
-func (r *receiving) announced(ssrc uint32) (*section, *stream) {
-	for _, sec := range r.sections {
-		for i, st := range sec.in.Streams {
-			if st.SSRC == ssrc || st.RTX == ssrc && ssrc != 0 {
-				return sec, &stream{layer: sfu.Layer(min(i, sfu.MaxLayers-1))}
-			}
-		}
-	}
-	return nil, nil
-}
-
-// named reads the names that a packet carries.
-func (r *receiving) named(rtp []byte) (*section, *stream) {
-	for _, sec := range r.sections {
-		ids := sec.in.Extensions
-		if string(sfu.ExtensionValue(rtp, ids.MID)) != sec.in.MID {
-			continue
-		}
-		rid := sfu.ExtensionValue(rtp, ids.RID)
-		if repaired := sfu.ExtensionValue(rtp, ids.RepairedRID); len(repaired) > 0 {
-			rid = repaired
-		}
-		if layer, ok := layerOf(string(rid), sec.in.RIDs); ok && (len(rid) > 0 || len(sec.in.RIDs) == 0) {
-			return sec, &stream{layer: layer}
-		}
-	}
-	return nil, nil
-}
-
-// only finds the section that alone may send a payload type, without simulcast.
-func (r *receiving) only(pt uint8) (found *section, s *stream) {
-	for _, sec := range r.sections {
-		if f, _ := formatOf(sec.in, pt); f == nil {
-			continue
-		}
-		if found != nil || len(sec.in.RIDs) > 0 || len(sec.in.Streams) > 0 {
-			return nil, nil
-		}
-		found = sec
-	}
-	return found, &stream{}
+	return s
 }
 
 // primaryOf finds the stream that a stream of retransmissions repairs.
@@ -196,31 +169,14 @@ func (r *receiving) primaryOf(rtx *stream) *stream {
 // its retransmissions.
 func formatOf(in jsep.Incoming, pt uint8) (f *jsep.Format, rtx bool) {
 	for i := range in.Formats {
-		switch f := &in.Formats[i]; pt {
-		case f.PayloadType:
+		switch f := &in.Formats[i]; {
+		case pt == f.PayloadType:
 			return f, false
-		case f.RTX:
+		case pt == f.RTX && pt != 0:
 			return f, true
 		}
 	}
 	return nil, false
-}
-
-// layerOf maps a RID to a layer as LiveKit's clients name them: quarter, half,
-// full, or numbers that count down. Other names count up as the offer lists them.
-func layerOf(rid string, offered []string) (sfu.Layer, bool) {
-	switch rid {
-	case "", "q", "2":
-		return 0, true
-	case "h", "1":
-		return 1, true
-	case "f", "0":
-		return 2, true
-	}
-	if i := slices.Index(offered, rid); i >= 0 && i < sfu.MaxLayers {
-		return sfu.Layer(i), true
-	}
-	return 0, false
 }
 
 // track makes sure that a section has a track, and asks the room about a new one.
@@ -297,9 +253,10 @@ func (p *peer) announce(t *incoming) {
 	if up != nil {
 		up.OnKeyframeRequest(func(l sfu.Layer) { p.askKeyframe(t, l) })
 	}
-	out := p.s.engine.transport.Batch()
-	defer p.s.engine.transport.Release(out)
-	if p.recv.admitted(t, up, out) || up == nil {
+	out := p.s.engine.lend()
+	stays := p.recv.admitted(t, up, out)
+	p.s.engine.back(out)
+	if stays || up == nil {
 		return
 	}
 	p.s.gate.pass(func() { p.s.events.Unpublish(up) })
@@ -315,15 +272,23 @@ func (r *receiving) admitted(t *incoming, up *sfu.UpTrack, out sfu.Out) bool {
 	}
 	t.up = up
 	for _, s := range r.streams {
-		if s.track != t || len(s.early) == 0 {
-			continue
+		if s.track == t && len(s.early) > 0 {
+			s.release(up, r.p.s.engine.now(), out)
 		}
-		if up != nil {
-			up.Ingest(s.layer, s.early, out)
-		}
-		s.early = nil
 	}
 	return true
+}
+
+// release hands over what waited for the room's answer. Where it did not all fit, a
+// keyframe has to follow it.
+func (s *stream) release(up *sfu.UpTrack, now time.Time, out sfu.Out) {
+	if up != nil {
+		up.Ingest(s.layer, s.early, out)
+		if s.cut {
+			up.RequestKeyframe(s.layer, now)
+		}
+	}
+	s.early, s.cut = nil, false
 }
 
 // askKeyframe sends a PLI (RFC 4585 section 6.3.1); a connection that is closing
@@ -338,11 +303,7 @@ func (p *peer) askKeyframe(t *incoming, l sfu.Layer) {
 	p.s.engine.transport.Release(out)
 }
 
-func (r *receiving) close() {
-	for _, t := range r.abandon() {
-		r.p.unpublish(t)
-	}
-}
+func (r *receiving) close() { r.p.unpublish(r.abandon()) }
 
 func (r *receiving) abandon() (all []*incoming) {
 	r.mu.Lock()
