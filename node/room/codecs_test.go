@@ -133,6 +133,12 @@ func TestBackupCodecElsewhere(t *testing.T) {
 		if s.tracks["TR_x|vp8"] != nil {
 			t.Error("a second codec is taken without its track")
 		}
+		other := recordOf(t, 1, person("PA_n", "n", "TR_w")) // of another node's track
+		other.Media = map[sfu.TrackID]TrackRecord{"TR_w|vp8": {Codec: vp8, Available: 1}}
+		s.says("nyc", KindParticipants, Participants{Presence: Presence{Node: "nyc", Participants: 1, Outside: true}, Changed: []ParticipantRecord{other}})
+		if s.tracks["TR_w|vp8"] != nil {
+			t.Error("another node adds a codec to a track")
+		}
 	})
 	bob.cannotDecode("TR_w")
 	awaits(t, "the wish is noted", func() (ok bool) {

@@ -164,7 +164,7 @@ func (r *Room) takeTrack(node residency.NodeName, owner *livekit.ParticipantInfo
 			poke: r.poke, serving: map[residency.NodeName]*outgoing{}}
 		if base := sfu.TrackID(info.Sid); base != id {
 			first := r.tracks[base]
-			if first == nil {
+			if first == nil || first.node != node || first.ownerSID != owner.Sid {
 				return
 			}
 			t.base, first.varied = base, true
