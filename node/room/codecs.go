@@ -8,6 +8,7 @@ import (
 	"github.com/livekit/protocol/livekit"
 
 	"github.com/domicile/domicile/node/sfu"
+	"github.com/domicile/domicile/residency"
 )
 
 // A track may be published in a second codec, for those who cannot decode the
@@ -192,9 +193,13 @@ func (r *Room) askCodecs(now time.Time) {
 
 // doLacked takes note, at the publisher's node, that another node waits for a
 // codec which is not published yet.
-func (r *Room) doLacked(id sfu.TrackID) {
+func (r *Room) doLacked(from residency.NodeName, id sfu.TrackID) {
 	base, mime, ok := variantOf(id)
-	if t := r.tracks[base]; ok && t != nil && t.node == r.deps.Self.Name && t.offers(mime) {
+	t := r.tracks[base]
+	if !ok || t == nil || t.node != r.deps.Self.Name || !t.offers(mime) || r.remotes[from] == nil || !r.mayServe(t, from) {
+		return
+	}
+	if _, v := r.permit(from, residency.ClassMedia); v.Allow {
 		t.lacks(mime, r.deps.Now())
 	}
 }

@@ -161,6 +161,13 @@ func TestBackupCodecElsewhere(t *testing.T) {
 	asks := func(track sfu.TrackID) {
 		s.do(t, func() { s.says("waw", KindSubscribe, Subscribe{Track: track, Layers: 1}) })
 	}
+	s.do(t, func() {
+		s.dropRemote("nyc")
+		s.says("nyc", KindSubscribe, Subscribe{Track: id + "|vp8", Layers: 1}) // is not in the room
+		if len(s.tracks[id].lacked) > 0 {
+			t.Error("a node outside the room makes a publisher send")
+		}
+	})
 	asks(id + "|h264") // was not announced
 	asks(id + "|vp8")
 	awaits(t, "anna is asked", func() bool { return anna.enabled(id) == "av1:LMH vp8:LMH" })

@@ -403,7 +403,7 @@ func (r *Room) doSubscribe(from residency.NodeName, s Subscribe) {
 	case s.Layers == 0:
 		return
 	case !ours || r.remotes[from] == nil:
-		r.doLacked(s.Track)
+		r.doLacked(from, s.Track)
 		r.sendTo(from, KindTrackClosed, encode(TrackClosed{Track: s.Track, Reason: "no such track here"}))
 		return
 	case !r.mayServe(t, from):
