@@ -270,3 +270,31 @@ func TestSpeakers(t *testing.T) {
 	s.later(speakersStale + time.Second)
 	awaits(t, "w is not said to speak any more", heard(bob, "PA_w", false))
 }
+
+// BenchmarkVoice is what the selection costs beside 50 receivers.
+func BenchmarkVoice(b *testing.B) {
+	for _, selected := range []bool{false, true} {
+		b.Run(fmt.Sprintf("selected %t", selected), func(b *testing.B) {
+			h := newHall(&testing.T{}, 1, 1)
+			up := h.tracks[0].up
+			receivers := up
+			if selected {
+				receivers = h.tracks[0].heard()
+			} else {
+				h.dropVoice(h.tracks[0].voice)
+			}
+			for range 50 {
+				sfu.NewDownTrack(receivers, sfu.DownConfig{}).Bind(sfu.Binding{SSRC: 1, PayloadType: 111, Writer: nowhere{}})
+			}
+			in, now := []sfu.Inbound{{Raw: sound(0, 20)}}, start
+			b.ReportAllocs()
+			for i := range b.N {
+				binary.BigEndian.PutUint16(in[0].Raw[2:], uint16(i))
+				binary.BigEndian.PutUint32(in[0].Raw[4:], uint32(i)*960)
+				now = now.Add(20 * time.Millisecond)
+				in[0].Arrival = now
+				up.Ingest(0, in, &h.out)
+			}
+		})
+	}
+}
