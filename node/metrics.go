@@ -12,6 +12,10 @@ var (
 	descMembers   = prometheus.NewDesc("domicile_mesh_members", "Verified nodes of the mesh, this one included.", nil, nil)
 	descRefused   = prometheus.NewDesc("domicile_mesh_refused", "Nodes that gossip and are not part of the mesh.", nil, nil)
 	descEpoch     = prometheus.NewDesc("domicile_policy_epoch", "Epoch of the policy bundle in force.", nil, nil)
+	descMediaSent = prometheus.NewDesc("domicile_media_packets_sent_total", "Datagrams sent to attendees.", nil, nil)
+	descMediaCall = prometheus.NewDesc("domicile_media_messages_sent_total", "Messages that these datagrams were handed to the kernel in.", nil, nil)
+	descMediaDrop = prometheus.NewDesc("domicile_media_drops_total", "Datagrams of or for attendees that were dropped.", []string{"reason"}, nil)
+	descConns     = prometheus.NewDesc("domicile_media_connections", "Media connections of attendees, up to two each.", nil, nil)
 	descRTT       = prometheus.NewDesc("domicile_link_rtt_seconds", "Smoothed round-trip time of a link.", []string{"peer"}, nil)
 	descPackets   = prometheus.NewDesc("domicile_link_packets_total", "Media packets over a link.", []string{"peer", "direction"}, nil)
 	descBytes     = prometheus.NewDesc("domicile_link_bytes_total", "Media bytes over a link.", []string{"peer", "direction"}, nil)
@@ -23,7 +27,8 @@ type collector struct{ n *Node }
 
 // Describe implements prometheus.Collector.
 func (collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descAttendees, descRooms, descWHIP, descMembers, descRefused, descEpoch, descRTT, descPackets, descBytes, descDrops} {
+	for _, d := range []*prometheus.Desc{descAttendees, descRooms, descWHIP, descMembers, descRefused, descEpoch,
+		descMediaSent, descMediaCall, descMediaDrop, descConns, descRTT, descPackets, descBytes, descDrops} {
 		ch <- d
 	}
 }
@@ -43,6 +48,13 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(descMembers, float64(len(s.Members)))
 	gauge(descRefused, float64(len(s.Refused)))
 	gauge(descEpoch, float64(s.Epoch))
+	m := c.n.engine.Stats()
+	count(descMediaSent, m.PacketsSent)
+	count(descMediaCall, m.MessagesSent)
+	gauge(descConns, float64(m.Conns))
+	for reason, v := range m.Drops {
+		count(descMediaDrop, v, reason)
+	}
 	for _, l := range s.Links {
 		peer := string(l.Peer)
 		gauge(descRTT, l.RTT.Seconds(), peer)

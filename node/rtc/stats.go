@@ -3,7 +3,15 @@ package rtc
 import (
 	"github.com/domicile/domicile/node/sfu"
 	"github.com/domicile/domicile/node/sfu/bwe"
+	"github.com/domicile/domicile/node/transport"
 )
+
+// EngineStats counts what all sessions did together: datagrams, and the drops by
+// name.
+type EngineStats = transport.EngineStats
+
+// Stats returns the engine's counters.
+func (e *Engine) Stats() EngineStats { return e.transport.Stats() }
 
 // Stats counts what a session does now.
 type Stats struct {

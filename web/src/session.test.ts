@@ -22,7 +22,7 @@ describe('grantsRecording', () => {
 
 describe('roomOptions', () => {
   it('publishes VP8 in layers up to the capture asked for', () => {
-    expect(roomOptions({ capture: 720 }, {})).toMatchObject({ publishDefaults: { simulcast: true, videoCodec: 'vp8' }, dynacast: false })
+    expect(roomOptions({ capture: 720 }, {})).toMatchObject({ publishDefaults: { simulcast: true, videoCodec: 'vp8' }, dynacast: true })
     expect(roomOptions({ capture: 720 }, {}).videoCaptureDefaults?.resolution).toMatchObject({ width: 1280, height: 720 })
     expect(roomOptions({ capture: 360 }, {}).videoCaptureDefaults?.resolution).toMatchObject({ width: 640, height: 360 })
   })

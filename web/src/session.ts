@@ -32,9 +32,9 @@ export function roomOptions(params: Pick<Params, 'capture'>, choices: Pick<Choic
     // sight costs nothing. Switched off, twelve tiles would ask for twelve
     // times 720p.
     adaptiveStream: { pixelDensity: 2 },
-    // Subscribers on other nodes come and go by relay: a layer that stopped
-    // encoding would cost each of them a keyframe of waiting.
-    dynacast: false,
+    // A layer that nobody watches, on any node, is not encoded; who begins to
+    // watch it waits for one keyframe.
+    dynacast: true,
     videoCaptureDefaults: { resolution: preset.resolution, deviceId: choices.cameraId },
     audioCaptureDefaults: { deviceId: choices.micId, echoCancellation: true, noiseSuppression: true, autoGainControl: true },
     publishDefaults: {
@@ -46,9 +46,8 @@ export function roomOptions(params: Pick<Params, 'capture'>, choices: Pick<Choic
       red: false,
       dtx: true,
     },
-    // The nodes speak the protocol with two peer connections; asking for one
-    // first would cost every join a refused WebSocket and a round trip.
-    singlePeerConnection: false,
+    // One peer connection, which this page offers: a round trip less to join.
+    singlePeerConnection: true,
     disconnectOnPageLeave: true,
   }
 }
