@@ -301,7 +301,10 @@ func (p *peer) RTP(_ *transport.Worker, pkt []byte, at time.Time) { p.recv.packe
 func (p *peer) Drained(w *transport.Worker) { p.recv.drained(w.Batch()) }
 
 // RTCP implements transport.Handler.
-func (p *peer) RTCP(w *transport.Worker, b []byte, at time.Time) {
+func (p *peer) RTCP(w *transport.Worker, b []byte, at time.Time) { p.feedback(b, at, w.Batch()) }
+
+// feedback takes a compound packet of the client.
+func (p *peer) feedback(b []byte, at time.Time, out sfu.Out) {
 	b = p.send.budget.reported(b, at)
 	p.send.budget.tick(at)
 	if b == nil {
@@ -312,7 +315,7 @@ func (p *peer) RTCP(w *transport.Worker, b []byte, at time.Time) {
 		return // a client's nonsense harms nobody
 	}
 	p.recv.reports(pkts, at)
-	p.send.feedback(pkts, at, w.Batch())
+	p.send.feedback(pkts, at, out)
 }
 
 // State implements transport.Handler.

@@ -29,8 +29,9 @@ const (
 // receiving is what comes in over a connection: streams, by SSRC, that feed the
 // layers of UpTracks.
 type receiving struct {
-	p    *peer  // static, like ssrc
-	ssrc uint32 // of this node in its reports
+	p     *peer                                  // static, like the next two
+	ssrc  uint32                                 // of this node in its reports
+	write func(*transport.Batch, ...rtcp.Packet) // to the client
 
 	mu        sync.Mutex // guards the rest: packets, reports and ticks come one at a time
 	closed    bool
@@ -67,7 +68,7 @@ type stream struct {
 }
 
 func (r *receiving) init(p *peer) {
-	r.p, r.ssrc = p, newSSRC()
+	r.p, r.ssrc, r.write = p, newSSRC(), p.writeRTCP
 	r.sections, r.streams = make(map[string]*section), make(map[uint32]*stream)
 	r.names = newRegister(nil)
 	r.stamps = twcc.NewRecorder(r.ssrc)
@@ -171,7 +172,7 @@ func (r *receiving) askMissing(s *stream, now time.Time, out *transport.Batch) {
 	var buf [16]rtcp.NackPair
 	pairs, keyframe := s.recv.Nacks(now, buf[:0])
 	if len(pairs) > 0 {
-		r.p.writeRTCP(out, &rtcp.TransportLayerNack{SenderSSRC: r.ssrc, MediaSSRC: s.ssrc, Nacks: pairs})
+		r.write(out, &rtcp.TransportLayerNack{SenderSSRC: r.ssrc, MediaSSRC: s.ssrc, Nacks: pairs})
 	}
 	if keyframe && s.track.up != nil {
 		s.track.up.RequestKeyframe(s.layer, now)
@@ -185,7 +186,7 @@ func (r *receiving) sendStamps(now time.Time, out *transport.Batch) {
 		return
 	}
 	for _, report := range r.stamps.BuildFeedbackPacket() { // one, unless numbers leapt
-		r.p.writeRTCP(out, report)
+		r.write(out, report)
 	}
 }
 
@@ -220,12 +221,12 @@ func (r *receiving) sendReports(now time.Time, out *transport.Batch) {
 			rr.Reports = append(rr.Reports, rep)
 		}
 		if len(rr.Reports) == maxReports {
-			r.p.writeRTCP(out, rr)
+			r.write(out, rr)
 			rr = &rtcp.ReceiverReport{SSRC: r.ssrc}
 		}
 	}
 	if len(rr.Reports) > 0 {
-		r.p.writeRTCP(out, rr)
+		r.write(out, rr)
 	}
 }
 

@@ -299,7 +299,7 @@ func (p *peer) askKeyframe(t *incoming, l sfu.Layer) {
 		return
 	}
 	out := p.s.engine.transport.Batch()
-	p.writeRTCP(out, &rtcp.PictureLossIndication{SenderSSRC: p.recv.ssrc, MediaSSRC: ssrc})
+	p.recv.write(out, &rtcp.PictureLossIndication{SenderSSRC: p.recv.ssrc, MediaSSRC: ssrc})
 	p.s.engine.transport.Release(out)
 }
 
