@@ -78,10 +78,15 @@ func (b *budget) reported(compound []byte, now time.Time) []byte {
 	defer b.mu.Unlock()
 	rest := b.est.Compound(compound, now)
 	b.reports = b.reports || b.est.Transport()
+	b.hurry()
+	return rest
+}
+
+// hurry makes the next tick divide anew if there is much less to divide.
+func (b *budget) hurry() {
 	if b.est.Estimate() < planBelow*b.divided {
 		b.planned = time.Time{}
 	}
-	return rest
 }
 
 // moved forgets what was learnt of a way that the client has left.
@@ -102,6 +107,7 @@ func (b *budget) feedback(pkts []rtcp.Packet, now time.Time) {
 			b.est.REMB(float64(remb.Bitrate), now)
 		}
 	}
+	b.hurry()
 }
 
 // tick divides the estimate and looks whether to try for more.

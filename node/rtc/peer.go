@@ -305,9 +305,8 @@ func (p *peer) RTCP(w *transport.Worker, b []byte, at time.Time) { p.feedback(b,
 
 // feedback takes a compound packet of the client.
 func (p *peer) feedback(b []byte, at time.Time, out sfu.Out) {
-	b = p.send.budget.reported(b, at)
-	p.send.budget.tick(at)
-	if b == nil {
+	defer p.send.budget.tick(at) // bad news do not wait
+	if b = p.send.budget.reported(b, at); b == nil {
 		return
 	}
 	pkts, err := rtcp.Unmarshal(b)

@@ -52,6 +52,15 @@ func TestWhosePacketItIs(t *testing.T) {
 	}
 }
 
+// Of two cameras nobody knows which one it is that says no name.
+func TestPayloadTypeOfTwoSectionsSaysNothing(t *testing.T) {
+	b := newPublisher(t, SessionConfig{}, offerOf(camera("a", "A"), camera("b", "B")))
+	b.take(1, media(1, 96, 1), media(2, 97, 1))
+	if got := b.s.Stats(); got.Published != 0 || got.Unknown != 2 {
+		t.Errorf("%+v", got)
+	}
+}
+
 // The first keyframe comes before the room has answered.
 func TestPacketsWaitForTheRoom(t *testing.T) {
 	b := newPublisher(t, SessionConfig{}, offerOf(camera("v", "cam", simulcast), microphone("m", "mic")))
