@@ -114,7 +114,7 @@ bench: build ## load on real nodes: the standing scenarios (RECORD=1 writes benc
 
 .PHONY: bench-network
 bench-network: web ## freezes, sound and recovery of real browsers on bad networks (root needed; writes bench/results)
-	$(say) "two browsers and a bad network between them (12 minutes; leave the machine alone)"
+	$(say) "two browsers and a bad network between them (10 minutes; leave the machine alone)"
 	@go test -count=1 -timeout 30m -tags network -v -run TestNetworkFigures ./bench/e2e
 
 .PHONY: fuzz

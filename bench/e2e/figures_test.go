@@ -97,7 +97,8 @@ func measureSide(t *testing.T, lab *netlab.Lab, side string) (list []figures) {
 		f.Lost = in.Lost + out.Lost - inBefore.Lost - outBefore.Lost
 		f.Dropped = in.QueueFull + out.QueueFull - inBefore.QueueFull - outBefore.QueueFull
 		list = append(list, f)
-		t.Logf("%s: %+v", side, f)
+		line, _ := json.Marshal(f)
+		t.Logf("%s", line)
 	}
 	return list
 }
