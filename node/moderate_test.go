@@ -167,8 +167,11 @@ func TestServerData(t *testing.T) {
 			if want := []string{": for " + c.identity, ": for all"}; !slices.Equal(got, want) {
 				t.Errorf("%s: %s got %q", name, c.identity, got)
 			}
-			if u := c.data[n-1].GetUser(); u.GetTopic() != "news" || c.data[n-1].Kind != livekit.DataPacket_RELIABLE {
-				t.Errorf("%s: %v", name, c.data[n-1])
+			c.mu.Lock()
+			last := c.data[n-1]
+			c.mu.Unlock()
+			if last.GetUser().GetTopic() != "news" || last.Kind != livekit.DataPacket_RELIABLE {
+				t.Errorf("%s: %v", name, last)
 			}
 		}
 	}
