@@ -28,6 +28,7 @@ type publisher struct {
 	published chan Incoming
 	ended     chan *sfu.UpTrack
 	answer    func(Incoming) *sfu.UpTrack // of Publish
+	onEnd     func()                      // of Unpublish; set before the first packet
 
 	mu   sync.Mutex // guards the rest
 	sent []rtcp.Packet
@@ -36,34 +37,45 @@ type publisher struct {
 
 func newPublisher(t *testing.T, cfg SessionConfig, offer string) *publisher {
 	t.Helper()
+	return newPublisherOn(t, newTestEngine(t), cfg, offer)
+}
+
+func newPublisherOn(t *testing.T, e *Engine, cfg SessionConfig, offer string) *publisher {
+	t.Helper()
 	b := &publisher{t: t, now: time.Unix(1e9, 0), published: make(chan Incoming, 600), ended: make(chan *sfu.UpTrack, 64)}
 	b.answer = func(in Incoming) *sfu.UpTrack {
 		up := sfu.NewUpTrack(sfu.UpTrackConfig{ID: sfu.TrackID(in.CID), Kind: in.Kind, Codec: in.Codec})
 		up.AddSink(catcher{b})
 		return up
 	}
-	e := newTestEngine(t)
 	var err error
 	if b.s, err = e.NewSession(b, cfg); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(b.s.Close)
+	e.remove(b.s) // its ticks are those of the test
 	if b.p, err = b.s.publisher(); err != nil {
 		t.Fatal(err)
 	}
-	e.remove(b.s) // its ticks are those of the test
 	b.p.recv.write = func(_ *transport.Batch, pkts ...rtcp.Packet) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		b.sent = append(b.sent, pkts...)
 	}
 	b.out = e.transport.Batch()
+	t.Cleanup(func() { e.transport.Release(b.out) })
 	b.offer(offer)
 	return b
 }
 
-func (b *publisher) State(Target, string)                    {}
-func (b *publisher) Unpublish(up *sfu.UpTrack)               { b.ended <- up }
+func (b *publisher) State(Target, string) {}
+func (b *publisher) Unpublish(up *sfu.UpTrack) {
+	b.ended <- up
+	if b.onEnd != nil {
+		b.onEnd()
+	}
+}
+
 func (b *publisher) Data(string, []byte)                     {}
 func (b *publisher) Offer(string, uint32, map[string]string) {}
 func (b *publisher) Sections(int, int)                       {}

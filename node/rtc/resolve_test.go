@@ -186,8 +186,6 @@ func TestSSRCMovesToAnotherTrack(t *testing.T) {
 // Whoever hears of an end may ask the session for something: no lock is held.
 func TestEndIsToldWithoutLocks(t *testing.T) {
 	b := newPublisher(t, SessionConfig{}, offerOf(camera("a", "A", "a=ssrc:1 cname:a")))
-	b.take(1, media(1, 96, 1))
-	b.ready(1)
 	asked := make(chan error, 1)
 	go func() {
 		up := <-b.ended
@@ -195,27 +193,19 @@ func TestEndIsToldWithoutLocks(t *testing.T) {
 		asked <- b.s.Prefer("A", "video/VP8")
 	}()
 	told := make(chan struct{})
-	b.s.events = endTeller{b, func() { // static, but nobody else is at it
+	b.onEnd = func() {
 		if err := wait(t, asked, "the session's answer during the event"); err != nil {
 			t.Error(err)
 		}
 		close(told)
-	}}
+	}
+	b.take(1, media(1, 96, 1))
+	b.ready(1)
 	b.offer(offerOf(strings.ReplaceAll(camera("a", "A"), "a=sendonly", "a=inactive")))
 	wait(t, told, "the end")
 	if pli := of[*rtcp.PictureLossIndication](b.reports()); len(pli) > 0 {
 		t.Errorf("a stream that is over is asked for a keyframe: %v", pli)
 	}
-}
-
-type endTeller struct {
-	*publisher
-	then func()
-}
-
-func (e endTeller) Unpublish(up *sfu.UpTrack) {
-	e.ended <- up
-	e.then()
 }
 
 // A client that sends under ever new numbers makes nothing grow.
