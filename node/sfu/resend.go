@@ -65,27 +65,43 @@ func (a *again) save(now time.Time) {
 	a.at = now
 }
 
-// allow reports whether a packet of so many bytes may be sent again now, and notes
-// that it is.
-func (a *again) allow(seq uint16, size int, now time.Time, rtt time.Duration) bool {
-	s := &a.sent[seq&(resendSlots-1)]
-	ms := uint32(now.UnixMilli()) | 1
+// refuses reports whether a packet may not be sent again now, whatever its size: it
+// costs nothing to ask, before the packet is looked for.
+func (a *again) refuses(seq uint16, now time.Time, rtt time.Duration) bool {
+	if a.budget == 0 {
+		return true
+	}
 	if a.rtt != 0 {
 		rtt = a.rtt
 	}
 	wait := min(max(rtt+rtt/4, minResendInterval), maxResendInterval)
-	same := s.at != 0 && s.seq == seq && ms-s.at < uint32(resendAge.Milliseconds())
+	s, since := &a.sent[seq&(resendSlots-1)], a.since(seq, now)
+	return since < resendAge && (s.tries >= resendTries || since < wait)
+}
+
+// since is how long ago a packet was sent again; long, if it was not.
+func (a *again) since(seq uint16, now time.Time) time.Duration {
+	s := &a.sent[seq&(resendSlots-1)]
+	if s.at == 0 || s.seq != seq {
+		return time.Hour
+	}
+	return time.Duration((uint32(now.UnixMilli())|1)-s.at) * time.Millisecond
+}
+
+// allow reports whether there is room for a packet of so many bytes, and notes that
+// it is sent again.
+func (a *again) allow(seq uint16, size int, now time.Time) bool {
 	a.save(now)
-	if a.budget == 0 || a.saved < float64(size) ||
-		same && (s.tries >= resendTries || ms-s.at < uint32(wait.Milliseconds())) {
+	if a.saved < float64(size) {
 		return false
+	}
+	s := &a.sent[seq&(resendSlots-1)]
+	if a.since(seq, now) >= resendAge {
+		s.tries = 0
 	}
 	a.budget--
 	a.saved -= float64(size)
-	if !same {
-		s.tries = 0
-	}
-	s.seq, s.at = seq, ms
+	s.seq, s.at = seq, uint32(now.UnixMilli())|1
 	s.tries++
 	return true
 }
@@ -165,7 +181,7 @@ func (d *DownTrack) resendAll(pairs []rtcp.NackPair, now time.Time, out Out) {
 // resend writes a packet again, from the UpTrack's cache.
 func (d *DownTrack) resend(seq uint16, now time.Time, room []byte, out Out) {
 	from, ok := d.m.source(seq)
-	if !ok {
+	if !ok || d.again.refuses(seq, now, d.stats.RTT) {
 		return
 	}
 	scarce := d.again.rate != 0
@@ -177,7 +193,7 @@ func (d *DownTrack) resend(seq uint16, now time.Time, room []byte, out Out) {
 		return
 	}
 	n, v := d.m.judge(from.segment, from.out, &p)
-	if scarce && d.tooOld(n.ts) || !d.again.allow(seq, len(p.Raw), now, d.stats.RTT) {
+	if scarce && d.tooOld(n.ts) || !d.again.allow(seq, len(p.Raw), now) {
 		return
 	}
 	o := d.shape(&p, &n, v)
