@@ -34,6 +34,7 @@ type client struct {
 	ctx      context.Context
 	cancel   context.CancelFunc
 	pub, sub *webrtc.PeerConnection
+	reading  sync.WaitGroup
 	wg       sync.WaitGroup
 	reliable *webrtc.DataChannel
 
@@ -140,7 +141,7 @@ func dial(t *testing.T, n *testNode, room, identity string, edit func(*control.G
 	if c.reliable, err = c.pub.CreateDataChannel("_reliable", &webrtc.DataChannelInit{Ordered: &ordered}); err != nil {
 		t.Fatal(err)
 	}
-	c.wg.Go(c.read)
+	c.reading.Go(c.read)
 	c.wg.Go(c.ping)
 	t.Cleanup(c.close)
 	return c, nil
@@ -190,7 +191,8 @@ func newPeerWith(t *testing.T, m *webrtc.MediaEngine, opts ...func(*webrtc.API))
 // close goes away without a word, as a browser that is closed.
 func (c *client) close() {
 	c.cancel()
-	c.ws.CloseNow() //nolint:errcheck // it may be closed already
+	c.ws.CloseNow()  //nolint:errcheck // it may be closed already
+	c.reading.Wait() // an offer answered after the end would leave an ICE agent behind
 	for _, pc := range []*webrtc.PeerConnection{c.pub, c.sub} {
 		pc.GracefulClose() //nolint:errcheck // it may be closed already
 	}
