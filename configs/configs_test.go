@@ -14,8 +14,9 @@ var update = flag.Bool("update", false, "write the expected errors of testdata/b
 // TestBadFiles pairs every bad file with the exact error it gives.
 func TestBadFiles(t *testing.T) {
 	for kind, load := range map[string]func(string) error{
-		"node":   func(path string) error { _, err := LoadNode(path); return err },
-		"policy": func(path string) error { _, err := LoadPolicy(path); return err },
+		"node":    func(path string) error { _, err := LoadNode(path); return err },
+		"routing": func(path string) error { _, err := LoadRouting(path); return err },
+		"policy":  func(path string) error { _, err := LoadPolicy(path); return err },
 	} {
 		files, err := filepath.Glob(filepath.Join("testdata", "bad", kind, "*.yaml"))
 		if err != nil || len(files) == 0 {

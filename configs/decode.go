@@ -8,7 +8,6 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/token"
@@ -277,12 +276,16 @@ func allowedFor(t reflect.Type) string {
 		return "an IP address, such as 203.0.113.5"
 	case reflect.TypeFor[netip.Prefix]():
 		return "a range of addresses, such as 10.0.0.0/8"
-	case reflect.TypeFor[time.Time]():
-		return "a time, such as 2026-01-31T00:00:00Z"
+	case reflect.TypeFor[moment]():
+		return "a day or a time, such as 2026-01-31 or 2026-01-31T12:00:00Z"
+	case reflect.TypeFor[retentionSpan]():
+		return retentionForm
 	case reflect.TypeFor[GossipKey]():
 		return "32 bytes in base64, as `openssl rand -base64 32` prints them"
 	case reflect.TypeFor[country]():
 		return "a code of ISO 3166-1, such as DE or \"NO\""
+	case reflect.TypeFor[continent]():
+		return "AF, AS, EU, NA, OC, SA"
 	case reflect.TypeFor[countrySet]():
 		return "codes of ISO 3166-1, such as DE or \"NO\", and " + strings.Join(residency.NamedZones(), ", ")
 	}

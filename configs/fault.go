@@ -1,5 +1,5 @@
-// Package configs reads the two files an operator writes: node.yaml, one per
-// node, and policy.yaml, one for the mesh.
+// Package configs reads the files an operator writes: node.yaml, one per node,
+// policy.yaml, one for the mesh, and routing.yaml, for a mesh or a node.
 //
 // It is strict. A key it does not know, a key given twice, a list that is empty
 // where a set of countries is meant, a country that YAML may take for false:

@@ -3,6 +3,7 @@ package configs
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net/url"
 	"os"
@@ -10,7 +11,9 @@ import (
 	"time"
 
 	"github.com/domicile/domicile/residency"
+	"github.com/domicile/domicile/residency/bundles"
 	"github.com/domicile/domicile/residency/identity"
+	"github.com/domicile/domicile/router"
 )
 
 // Files is what the files that a node file names hold, read and found to fit
@@ -19,8 +22,13 @@ type Files struct {
 	Node        residency.Node      // what the node's certificate states
 	Certificate tls.Certificate     // for links between nodes
 	Authorities []*x509.Certificate // whose nodes and policies count
-	Bundle      *residency.Bundle   // of the policy file, its signature verified
-	ServerTLS   tls.Certificate     // for attendees: HTTPS and TURN
+	Bundle      *residency.Bundle   // the newest policies that verify, of the policy file or taken over since
+	Signed      bundles.Signed      // the same, as they were signed
+	Routing     *router.Rules       // of the routing file; nil without one
+	Warnings    []error             // of what does not count, and keeps nothing from starting
+	ServerTLS   tls.Certificate     // for attendees: HTTPS and TURN; empty with ACME
+	ACMERoots   *x509.CertPool      // by which the authority's server is believed; nil: the system's
+	EABSecret   string              // of the account's binding, empty without one
 }
 
 // CheckFiles reads the files that the node file names and reports, as Faults,
@@ -34,6 +42,7 @@ func (n *Node) CheckFiles(now time.Time) (*Files, error) {
 	c.checkSecrets()
 	c.checkIdentity(f)
 	c.checkPolicy(f)
+	c.checkRouting(f)
 	c.checkServer(f)
 	if info, err := os.Stat(n.DataDir); err == nil && !info.IsDir() {
 		c.d.faultf("data_dir", "it is not a directory")
@@ -56,7 +65,8 @@ func (c *checker) checkSecrets() {
 	for path, file := range map[string]string{
 		"api_keys": c.d.file, "api_keys_file": c.n.APIKeysFile,
 		"gossip.keys": c.d.file, "gossip.keys_file": c.n.Gossip.KeysFile,
-		"tls.key": c.n.TLS.Key,
+		"tls.key": c.n.TLS.Key, "tls.acme.eab.secret_file": c.n.TLS.ACME.EAB.SecretFile,
+		"store.key_file": c.n.Store.KeyFile, "store.postgres.password_file": c.n.Store.Postgres.PasswordFile,
 	} {
 		if !c.d.has(path) {
 			continue
@@ -102,8 +112,8 @@ func (c *checker) checkPolicy(f *Files) {
 	if f.Authorities == nil {
 		return // nothing to verify by, and reported already
 	}
-	bundle, err := LoadSignedPolicy(c.n.Policy, f.Authorities...)
-	if faults, ok := err.(Faults); ok {
+	bundle, faults := c.newestPolicy(f)
+	if len(faults) > 0 {
 		c.d.faults = append(c.d.faults, faults...)
 		return
 	}
@@ -122,7 +132,23 @@ func (c *checker) checkPolicy(f *Files) {
 	}
 }
 
+func (c *checker) checkRouting(f *Files) {
+	if c.n.Routing == "" {
+		return
+	}
+	rules, err := LoadRouting(c.n.Routing)
+	var faults Faults
+	if errors.As(err, &faults) {
+		c.d.faults = append(c.d.faults, faults...)
+	}
+	f.Routing = rules
+}
+
 func (c *checker) checkServer(f *Files) {
+	if c.n.ByACME() {
+		c.checkACME(f)
+		return
+	}
 	var err error
 	if f.ServerTLS, err = tls.LoadX509KeyPair(c.n.TLS.Certificate, c.n.TLS.Key); err != nil {
 		c.d.faultf("tls.certificate", "%v", err)

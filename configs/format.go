@@ -2,6 +2,7 @@ package configs
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"maps"
 	"reflect"
@@ -26,10 +27,11 @@ func FormatPolicy(b *residency.Bundle) ([]byte, error) {
 	fmt.Fprintf(&out, "epoch: %d\n", b.Epoch)
 	writeTime(&out, "issued", b.Issued)
 	writeTime(&out, "expires", b.Expires)
-	fmt.Fprintf(&out, "default: %s\n", b.Default)
+	fmt.Fprintf(&out, "default: %q\n", b.Default)
 	w.writeZones(&out)
 	out.WriteString("policies:\n")
 	out.Write(w.policies.Bytes())
+	writeTenants(&out, b)
 	writeRegister(&out, b)
 	if _, err := ParsePolicy("policy", out.Bytes()); err != nil {
 		return nil, fmt.Errorf("write policy: %w", err)
@@ -45,7 +47,7 @@ type policyWriter struct {
 }
 
 func (w *policyWriter) policy(p *residency.Policy) {
-	fmt.Fprintf(&w.policies, "  %s:\n    title: %q\n", p.Name, p.Title)
+	fmt.Fprintf(&w.policies, "  %q:\n    title: %q\n", p.Name, p.Title)
 	if p.Description != "" {
 		fmt.Fprintf(&w.policies, "    description: %q\n", p.Description)
 	}
@@ -59,15 +61,43 @@ func (w *policyWriter) policy(p *residency.Policy) {
 			w.err = fmt.Errorf("zone %q: two policies mean different things by it", zone.Name)
 		}
 		w.zones[zone.Name] = zone
-		fmt.Fprintf(&w.policies, "      %s: %s\n", class, zone.Name)
+		fmt.Fprintf(&w.policies, "      %s: %q\n", class, zone.Name)
 	}
 	edge := edgeNever
 	if p.EdgeOutside {
 		edge = edgeLocal
 	}
 	fmt.Fprintf(&w.policies, "    edge_outside: %s\n", edge)
-	fmt.Fprintf(&w.policies, "    recording: {allowed: %t, notice: %t, consent: %t}\n", p.Recording.Allowed, p.Recording.Notice, p.Recording.Consent)
-	fmt.Fprintf(&w.policies, "    chat_log: %t\n", p.ChatLog)
+	fmt.Fprintf(&w.policies, "    recording: {allowed: %t, notice: %t, consent: %t%s%s}\n", p.Recording.Allowed, p.Recording.Notice, p.Recording.Consent, startText(p), consentText(p.Recording))
+	fmt.Fprintf(&w.policies, "    chat_log: %t\n    qa_log: %t\n", p.ChatLog, p.QALog)
+	if p.AttendanceLog {
+		w.policies.WriteString("    attendance_log: true\n")
+	}
+	if p.Registration {
+		w.policies.WriteString("    registration: true\n")
+	}
+	fmt.Fprintf(&w.policies, "    e2ee: %s\n    evidence: %s\n", cmp.Or(p.E2EE, residency.E2EEAllowed), cmp.Or(p.Evidence, residency.EvidenceRequired))
+	w.transfers(p)
+	w.retention(p)
+	if p.SingleOrigin {
+		fmt.Fprintf(&w.policies, "    few_origins: %s\n", originsAccepted)
+	}
+}
+
+func (w *policyWriter) transfers(p *residency.Policy) {
+	if p.TransferRequired {
+		fmt.Fprintf(&w.policies, "    transfer_basis: %s\n", transferRequired)
+	}
+	if len(p.Transfers) > 0 {
+		w.policies.WriteString("    transfers:\n")
+	}
+	for _, t := range p.Transfers {
+		fmt.Fprintf(&w.policies, "      - kind: %q\n", t.Kind)
+		writeCountries(&w.policies, "    countries", t.Countries)
+		writeTime(&w.policies, "        from", t.From)
+		writeTime(&w.policies, "        until", t.Until)
+		fmt.Fprintf(&w.policies, "        reference: %q\n", t.Reference)
+	}
 }
 
 func (w *policyWriter) writeZones(out *bytes.Buffer) {
@@ -78,7 +108,7 @@ func (w *policyWriter) writeZones(out *bytes.Buffer) {
 		if reflect.DeepEqual(zone, residency.Zone{Name: name, Countries: members}) {
 			continue // built in
 		}
-		fmt.Fprintf(&text, "  %s:\n", name)
+		fmt.Fprintf(&text, "  %q:\n", name)
 		if zone.Anywhere {
 			text.WriteString("    anywhere: true\n")
 		}
@@ -129,9 +159,38 @@ func writeRegister(out *bytes.Buffer, b *residency.Bundle) {
 		out.WriteString("nodes:\n")
 	}
 	for _, n := range b.Nodes {
-		fmt.Fprintf(out, "  - {name: %q, country: %q}\n", string(n.Name), string(n.Country))
+		fmt.Fprintf(out, "  - {name: %q, country: %q", string(n.Name), string(n.Country))
+		writeList(out, "roles", n.Roles)
+		writeList(out, "tenants", n.Tenants)
+		out.WriteString("}\n")
+	}
+	if len(b.Overrides) > 0 {
+		out.WriteString("overrides:\n")
+	}
+	for _, o := range b.Overrides {
+		fmt.Fprintf(out, "  - {node: %q, reason: %q, until: %q}\n", string(o.Node), o.Reason, o.Until.UTC().Format(time.RFC3339Nano))
 	}
 	if len(b.Revoked) > 0 {
 		fmt.Fprintf(out, "revoked: [%s]\n", quoted(b.Revoked))
+	}
+}
+
+func writeTenants(out *bytes.Buffer, b *residency.Bundle) {
+	if len(b.Tenants) > 0 {
+		out.WriteString("tenants:\n")
+	}
+	byName := func(a, b residency.Tenant) int { return cmp.Compare(a.Name, b.Name) }
+	for _, t := range slices.SortedFunc(slices.Values(b.Tenants), byName) {
+		fmt.Fprintf(out, "  %q: {policy: %q", t.Name, t.Policy)
+		writeList(out, "policies", t.Policies)
+		writeList(out, "api_keys", t.APIKeys)
+		fmt.Fprintf(out, ", controller: %q}\n", t.Controller)
+	}
+}
+
+// writeList goes on with a mapping in braces.
+func writeList[S ~string](out *bytes.Buffer, key string, items []S) {
+	if len(items) > 0 {
+		fmt.Fprintf(out, ", %s: [%s]", key, quoted(items))
 	}
 }

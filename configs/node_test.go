@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -154,8 +155,11 @@ func TestLoadNode(t *testing.T) {
 		{"gossip address", n.GossipAddress().String(), "127.20.0.1:7946"},
 		{"geo.unknown", n.Geo.Unknown, "origin"},
 		{"capacity", fmt.Sprint(n.Capacity.Attendees), "500"},
+		{"turn", fmt.Sprint(n.TURN), "{8192 12 1024 64}"},
 		{"max_speakers", fmt.Sprint(n.Media.MaxSpeakers), "16"},
+		{"fan_out", fmt.Sprint(n.Media.FanOut), "8"},
 		{"min_free_mb", fmt.Sprint(n.Recordings.MinFreeMB), "512"},
+		{"copies", fmt.Sprint(n.Recordings.Copies, n.Recordings.CopyMbit), "true 50"},
 		{"level", n.SlogLevel().String(), "INFO"},
 	} {
 		if c.got != c.want {
@@ -267,9 +271,13 @@ func TestCheckFilesFaults(t *testing.T) {
 		}, `policy.yaml.sig: there is no such file`},
 		{"signed but faulty policy", func(t *testing.T, s *site) { s.writePolicy(t, "nodes: [{name: fra, country: no}]\n") },
 			`hint: NO is Norway; quote it: "NO"`},
-		{"register without the node", func(t *testing.T, s *site) { s.writePolicy(t, "nodes: [{name: waw, country: PL}]\n") },
+		{"register without the node", func(t *testing.T, s *site) {
+			s.writePolicy(t, "nodes: [{name: waw, country: PL, roles: [origin]}, {name: ber, country: DE, roles: [origin]}]\n")
+		},
 			`node.yaml:4:9: node fra is not in the register of the mesh`},
-		{"register with another country", func(t *testing.T, s *site) { s.writePolicy(t, "nodes: [{name: fra, country: FR}]\n") },
+		{"register with another country", func(t *testing.T, s *site) {
+			s.writePolicy(t, "nodes: [{name: fra, country: FR, roles: [origin]}, {name: ber, country: DE, roles: [origin]}]\n")
+		},
 			`node fra is in DE by its certificate, in FR by the register of the mesh`},
 		{"expired policy", func(t *testing.T, s *site) { s.writePolicy(t, "expires: 2026-03-01T12:00:00Z\n") },
 			`it expired at 2026-03-01T12:00:00Z`},
@@ -286,6 +294,68 @@ func TestCheckFilesFaults(t *testing.T) {
 			f, err := s.load(t).CheckFiles(testNow)
 			if _, ok := err.(Faults); !ok || f != nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("got %v, %v\nwant Faults with %q", f, err, c.want)
+			}
+		})
+	}
+}
+
+// byACME changes the site's node to one whose certificate comes by ACME.
+func byACME(t *testing.T, s *site, acme string) {
+	t.Helper()
+	s.edit(t, "node.yaml", "tls: {certificate: tls.pem, key: tls-key.pem}", "public: {url: https://fra.example.org}\ntls: {acme: "+acme+"}")
+}
+
+func TestACME(t *testing.T) {
+	s := newSite(t)
+	byACME(t, s, "{names: [FRA.example.org, www.example.org], ca_roots: ca.pem, eab: {key_id: operator, secret_file: eab}, dns: {program: hook}}")
+	s.write(t, "eab", 0o600, "YS1zZWNyZXQtb2YtdGhpcnR5LXR3by1ieXRlcy0wMTIzNA==\n")
+	s.write(t, "hook", 0o755, "#!/bin/sh\n")
+	n := s.load(t)
+	if a := n.TLS.ACME; !n.ByACME() || a.Directory != letsEncrypt || !slices.Equal(a.Names, []string{"fra.example.org", "www.example.org"}) || a.DNS.Program != s.path("hook") {
+		t.Errorf("got %+v", a)
+	}
+	f, err := n.CheckFiles(testNow)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f.ACMERoots == nil || f.EABSecret != "YS1zZWNyZXQtb2YtdGhpcnR5LXR3by1ieXRlcy0wMTIzNA" {
+		t.Errorf("got %+v", f)
+	}
+	s = newSite(t)
+	byACME(t, s, "{}")
+	if n := s.load(t); !slices.Equal(n.TLS.ACME.Names, []string{"fra.example.org"}) {
+		t.Errorf("without names: %q", n.TLS.ACME.Names)
+	}
+	if s := newSite(t); s.load(t).ByACME() {
+		t.Error("files count as ACME")
+	}
+}
+
+func TestACMEFiles(t *testing.T) {
+	for name, tt := range map[string]struct {
+		acme string
+		make func(*testing.T, *site)
+		want string
+	}{
+		"no roots":      {"{ca_roots: none.pem}", func(*testing.T, *site) {}, "no such file"},
+		"roots are key": {"{ca_roots: tls-key.pem}", func(*testing.T, *site) {}, "tls-key.pem"},
+		"no secret":     {"{eab: {key_id: a, secret_file: eab}}", func(*testing.T, *site) {}, "no such file"},
+		"open secret": {"{eab: {key_id: a, secret_file: eab}}", func(t *testing.T, s *site) {
+			s.write(t, "eab", 0o644, "YS1zZWNyZXQtb2YtdGhpcnR5LXR3by1ieXRlcy0wMTIzNA")
+		}, "lets everybody at it"},
+		"short secret":       {"{eab: {key_id: a, secret_file: eab}}", func(t *testing.T, s *site) { s.write(t, "eab", 0o600, "YQ") }, "does not hold an authority's secret"},
+		"no program":         {"{dns: {program: hook}}", func(*testing.T, *site) {}, "no such file"},
+		"no program, a file": {"{dns: {program: hook}}", func(t *testing.T, s *site) { s.write(t, "hook", 0o644, "") }, "it is no program"},
+		"open program":       {"{dns: {program: hook}}", func(t *testing.T, s *site) { s.write(t, "hook", 0o777, "") }, "lets others change what the node runs"},
+		"a folder":           {"{dns: {program: .}}", func(*testing.T, *site) {}, "it is no program"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t)
+			byACME(t, s, tt.acme)
+			tt.make(t, s)
+			_, err := s.load(t).CheckFiles(testNow)
+			if _, ok := err.(Faults); !ok || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %v, want Faults with %q", err, tt.want)
 			}
 		})
 	}

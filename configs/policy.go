@@ -8,9 +8,9 @@ import (
 	"maps"
 	"math/big"
 	"os"
+	"reflect"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -27,10 +27,10 @@ type policyFile struct {
 	// different epochs do not relay rooms to each other until they agree.
 	Epoch uint64 `yaml:"epoch,required"`
 	// Issued says when the version was made; for people.
-	Issued time.Time `yaml:"issued"`
+	Issued moment `yaml:"issued"`
 	// Expires is when the bundle stops allowing anything. Without it, it never does.
-	Expires time.Time `yaml:"expires"`
-	// Default is the policy of rooms and tenants that name none.
+	Expires moment `yaml:"expires"`
+	// Default is the policy of rooms that name none and belong to no tenant.
 	Default string `yaml:"default,required"`
 	// Zones are sets of countries with a name, beside the built-in ones.
 	Zones map[string]zoneFile `yaml:"zones"`
@@ -38,56 +38,12 @@ type policyFile struct {
 	Policies map[string]policyEntry `yaml:"policies,required"`
 	// Nodes is the register of the mesh. With it, no other node takes part.
 	Nodes []nodeEntry `yaml:"nodes" empty:"leave the key out to have no register"`
+	// Tenants are the platform's customers, whose API keys name them.
+	Tenants map[string]tenantEntry `yaml:"tenants"`
+	// Overrides believe nodes although something contradicts where they say they are.
+	Overrides []overrideEntry `yaml:"overrides"`
 	// Revoked are serial numbers of certificates that count no longer.
 	Revoked []serialNumber `yaml:"revoked"`
-}
-
-// zoneFile is a zone: countries, or anywhere, and who may run a node there.
-type zoneFile struct {
-	Countries               []countrySet `yaml:"countries" empty:"write 'anywhere: true' if every country is meant"`
-	Anywhere                bool         `yaml:"anywhere"`
-	OperatorCountries       []countrySet `yaml:"operator_countries" empty:"leave the key out to have any operator"`
-	ParentCountries         []countrySet `yaml:"parent_countries" empty:"leave the key out to have any parent"`
-	ExcludedParentCountries []countrySet `yaml:"excluded_parent_countries" empty:"leave the key out to exclude none"`
-	Operators               []string     `yaml:"operators" empty:"leave the key out to have any operator"`
-}
-
-// policyEntry is a policy. The class "all" stands for every class that is not named.
-type policyEntry struct {
-	Title       string            `yaml:"title,required"` // one line, shown to attendees
-	Description string            `yaml:"description"`
-	Source      string            `yaml:"source"` // the platform arrangement it models
-	Classes     map[string]string `yaml:"classes,required"`
-	EdgeOutside edgeRule          `yaml:"edge_outside"` // never, or only-for-local-participants
-	Recording   recordingEntry    `yaml:"recording"`    // not allowed by default
-	ChatLog     bool              `yaml:"chat_log"`     // whether chat may be stored
-}
-
-type recordingEntry struct {
-	Allowed bool `yaml:"allowed,required"`
-	Notice  bool `yaml:"notice"`  // attendees are shown that it records
-	Consent bool `yaml:"consent"` // nobody is recorded before agreeing
-}
-
-type nodeEntry struct {
-	Name    residency.NodeName `yaml:"name,required"`
-	Country country            `yaml:"country,required"`
-}
-
-// edgeRule says whether an edge outside the zones may carry live classes.
-type edgeRule bool
-
-const (
-	edgeNever = "never"
-	edgeLocal = "only-for-local-participants"
-)
-
-func (r *edgeRule) readScalar(s scalar) *Fault {
-	if s.text != edgeNever && s.text != edgeLocal {
-		return &Fault{Message: "unknown rule", Allowed: edgeNever + ", " + edgeLocal}
-	}
-	*r = s.text == edgeLocal
-	return nil
 }
 
 // serialNumber is a certificate's serial number in the form identity.Parse gives.
@@ -96,12 +52,40 @@ type serialNumber string
 var hexadecimal = regexp.MustCompile(`^[0-9A-Fa-f]+$`)
 
 func (n *serialNumber) readScalar(s scalar) *Fault {
-	digits := strings.ReplaceAll(s.text, ":", "")
-	number, ok := new(big.Int).SetString(digits, 16)
-	if !ok || !hexadecimal.MatchString(digits) || len(digits) > 40 {
+	serial, err := ParseSerial(s.text)
+	if err != nil {
 		return &Fault{Message: "not a serial number", Allowed: "up to 40 hexadecimal digits, in quotes"}
 	}
-	*n = serialNumber(number.Text(16))
+	*n = serialNumber(serial)
+	return nil
+}
+
+// ParseSerial reads a certificate's serial number as people write it, and returns
+// the form in which policies revoke it.
+func ParseSerial(text string) (string, error) {
+	digits := strings.ReplaceAll(text, ":", "")
+	number, ok := new(big.Int).SetString(digits, 16)
+	if !ok || !hexadecimal.MatchString(digits) || len(digits) > 40 {
+		return "", fmt.Errorf("serial number %q: want up to 40 hexadecimal digits", text)
+	}
+	return number.Text(16), nil
+}
+
+// moment is a time, or the day that begins then.
+type moment time.Time
+
+func (m moment) time() time.Time { return time.Time(m) }
+
+func (m *moment) readScalar(s scalar) *Fault {
+	t, err := time.Parse(time.RFC3339, s.text)
+	if err != nil {
+		t, err = time.Parse(time.DateOnly, s.text)
+	}
+	// The zero time would mean "no end" where an end was written.
+	if t = t.UTC(); err != nil || t.Year() < 1970 || t.Year() > 9999 {
+		return &Fault{Message: "cannot be read", Allowed: allowedFor(reflect.TypeFor[moment]())}
+	}
+	*m = moment(t)
 	return nil
 }
 
@@ -169,13 +153,13 @@ func ParsePolicy(name string, b []byte) (*residency.Bundle, error) {
 // cannot stand for.
 func (d *document) bundle(f *policyFile) *residency.Bundle {
 	b := &residency.Bundle{
-		Epoch: residency.Epoch(f.Epoch), Issued: f.Issued, Expires: f.Expires,
+		Epoch: residency.Epoch(f.Epoch), Issued: f.Issued.time(), Expires: f.Expires.time(),
 		Default: f.Default, Policies: map[string]*residency.Policy{},
 	}
 	if f.Epoch == 0 && d.has("epoch") {
 		d.fault("epoch", Fault{Message: "epochs count from 1", Allowed: "1 or more"})
 	}
-	if !f.Expires.IsZero() && !f.Issued.IsZero() && !f.Issued.Before(f.Expires) {
+	if !b.Expires.IsZero() && !b.Issued.IsZero() && !b.Issued.Before(b.Expires) {
 		d.faultf("expires", "the bundle expires before it is issued")
 	}
 	zones := d.zones(f)
@@ -189,142 +173,15 @@ func (d *document) bundle(f *policyFile) *residency.Bundle {
 		d.fault("default", Fault{Message: "unknown policy", Allowed: sortedKeys(f.Policies)})
 	}
 	b.Nodes = d.register(f)
+	b.Tenants = d.tenants(f)
+	d.overrides(f, b)
+	if len(d.faults) == 0 {
+		d.enoughOrigins(b) // what is half read would be counted wrongly
+	}
 	for _, serial := range f.Revoked {
 		b.Revoked = append(b.Revoked, string(serial))
 	}
 	return b
-}
-
-// zones returns the zones that policies may name: the file's and the built-in ones.
-func (d *document) zones(f *policyFile) map[string]residency.Zone {
-	zones := map[string]residency.Zone{}
-	for _, name := range residency.NamedZones() {
-		members, _ := residency.NamedZone(name)
-		zones[name] = residency.Zone{Name: name, Countries: members}
-	}
-	for name, z := range f.Zones {
-		zone := z.zone(name)
-		d.checkZone(join("zones", name), zone, z)
-		zones[name] = zone
-	}
-	return zones
-}
-
-func (z zoneFile) zone(name string) residency.Zone {
-	return residency.Zone{
-		Name: name, Countries: flatten(z.Countries), Anywhere: z.Anywhere,
-		OperatorCountries:       flatten(z.OperatorCountries),
-		ParentCountries:         flatten(z.ParentCountries),
-		ExcludedParentCountries: flatten(z.ExcludedParentCountries),
-		Operators:               z.Operators,
-	}
-}
-
-func (d *document) checkZone(path string, zone residency.Zone, z zoneFile) {
-	members, builtin := residency.NamedZone(strings.ToUpper(zone.Name))
-	switch {
-	case builtin && !slices.Equal(members, zone.Countries):
-		d.faultKey(path, Fault{Message: "the zone has other countries than the built-in " + strings.ToUpper(zone.Name), Hint: "give it another name"})
-	case !builtin && !validName(zone.Name):
-		d.faultKey(path, Fault{Message: "not a zone's name", Allowed: nameForm})
-	}
-	switch {
-	case z.Anywhere && d.has(join(path, "countries")):
-		d.faultf(join(path, "anywhere"), "a zone has countries or is anywhere, not both")
-	case !z.Anywhere && !d.has(join(path, "countries")):
-		d.fault(path, Fault{Message: "the zone has no countries", Hint: "write 'countries: [DE, …]', or 'anywhere: true' if every country is meant"})
-	}
-	for _, c := range zone.ExcludedParentCountries {
-		if slices.Contains(zone.ParentCountries, c) {
-			d.faultf(join(path, "excluded_parent_countries"), "%s is asked for by parent_countries and excluded here", c)
-		}
-	}
-	for i, operator := range zone.Operators {
-		if strings.TrimSpace(operator) == "" {
-			d.faultf(join(join(path, "operators"), strconv.Itoa(i)), "an operator without a name")
-		}
-	}
-}
-
-func (d *document) policy(name string, e policyEntry, zones map[string]residency.Zone) *residency.Policy {
-	path := join("policies", name)
-	if !validName(name) {
-		d.faultKey(path, Fault{Message: "not a policy's name", Allowed: nameForm})
-	}
-	if d.has(join(path, "title")) && strings.TrimSpace(e.Title) == "" {
-		d.faultf(join(path, "title"), "the title is empty")
-	}
-	p := &residency.Policy{
-		Name: name, Title: e.Title, Description: e.Description, Source: e.Source,
-		Zones:       d.classes(join(path, "classes"), e.Classes, zones),
-		EdgeOutside: bool(e.EdgeOutside), ChatLog: e.ChatLog,
-		Recording: residency.RecordingRule{Allowed: e.Recording.Allowed, Notice: e.Recording.Notice, Consent: e.Recording.Consent},
-	}
-	if p.Recording.Consent && !p.Recording.Notice {
-		d.fault(join(path, "recording.consent"), Fault{Message: "nobody can agree to what they are not told", Hint: "set notice: true too"})
-	}
-	if p.EdgeOutside && p.Zone(residency.ClassMedia).Anywhere {
-		d.faultf(join(path, "edge_outside"), "nothing is outside the zone %q of media", p.Zone(residency.ClassMedia).Name)
-	}
-	return p
-}
-
-// allClasses is the key that stands for every class that is not named.
-const allClasses = "all"
-
-func (d *document) classes(path string, named map[string]string, zones map[string]residency.Zone) map[residency.Class]residency.Zone {
-	result := map[residency.Class]residency.Zone{}
-	for class, zone := range named {
-		if class != allClasses && !slices.Contains(residency.Classes(), residency.Class(class)) {
-			d.faultKey(join(path, class), Fault{Message: "unknown data class", Allowed: classNames()})
-		}
-		if _, ok := zones[zone]; !ok {
-			d.fault(join(path, class), Fault{Message: "unknown zone", Allowed: sortedKeys(zones)})
-		}
-	}
-	var missing []string
-	for _, class := range residency.Classes() {
-		zone, ok := named[string(class)]
-		if !ok {
-			zone, ok = named[allClasses]
-		}
-		if !ok {
-			missing = append(missing, string(class))
-		}
-		result[class] = zones[zone]
-	}
-	if len(missing) > 0 && d.has(path) {
-		d.fault(path, Fault{Message: "classes without a zone: " + strings.Join(missing, ", "), Hint: "name a zone for each, or one for the rest with 'all'"})
-	}
-	return result
-}
-
-func classNames() string {
-	names := []string{allClasses}
-	for _, c := range residency.Classes() {
-		names = append(names, string(c))
-	}
-	return strings.Join(names, ", ")
-}
-
-func (d *document) register(f *policyFile) (nodes []residency.Registered) {
-	first := map[residency.NodeName]place{}
-	for i, n := range f.Nodes {
-		path := join(join("nodes", strconv.Itoa(i)), "name")
-		if !d.has(path) {
-			continue
-		}
-		if _, err := residency.ParseNodeName(string(n.Name)); err != nil {
-			d.fault(path, Fault{Message: "not a node name", Allowed: nameForm})
-		}
-		if before, ok := first[n.Name]; ok {
-			d.faultf(path, "two nodes of one name, the first in line %d", before.line)
-		} else {
-			first[n.Name] = d.places[path]
-		}
-		nodes = append(nodes, residency.Registered{Name: n.Name, Country: residency.Country(n.Country)})
-	}
-	return nodes
 }
 
 // nameForm is what validName accepts, in words.
@@ -337,6 +194,16 @@ func validName(s string) bool {
 	return err == nil
 }
 
+// maxKeys bounds how many names a fault lists.
+const maxKeys = 30
+
 func sortedKeys[V any](m map[string]V) string {
-	return strings.Join(slices.Sorted(maps.Keys(m)), ", ")
+	keys := slices.Sorted(maps.Keys(m))
+	if len(keys) == 0 {
+		return "none, there is no such entry"
+	}
+	if len(keys) > maxKeys {
+		keys = append(keys[:maxKeys], "…")
+	}
+	return strings.Join(keys, ", ")
 }

@@ -12,7 +12,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
-	"pgregory.net/rapid"
 
 	"github.com/domicile/domicile/residency"
 )
@@ -39,7 +38,7 @@ func TestExamplePolicy(t *testing.T) {
 	if z := nordic.Zone(residency.ClassMedia); !z.Contains("NO") || z.Contains("DE") {
 		t.Errorf("the Nordic zone lost Norway: %v", z.Countries)
 	}
-	if len(b.Nodes) != 3 {
+	if len(b.Nodes) != 4 || b.TenantOf("example-as-2026") != "example-as" || len(b.Overrides) != 1 {
 		t.Errorf("register: got %v", b.Nodes)
 	}
 }
@@ -79,8 +78,13 @@ func TestProfiles(t *testing.T) {
 			}
 		},
 		"third-country-scc": func(t *testing.T, p *residency.Policy) {
-			if !p.Zone(residency.ClassMedia).Anywhere || !p.Recording.Consent {
+			if !p.Zone(residency.ClassMedia).Anywhere || !p.Recording.Consent || !p.TransferRequired || len(p.Transfers) == 0 {
 				t.Errorf("got %+v", p)
+			}
+			for _, b := range p.Transfers {
+				if b.From.IsZero() || b.Until.IsZero() || b.Reference == "" {
+					t.Errorf("a basis without dates or reference: %+v", b)
+				}
 			}
 		},
 	}
@@ -92,6 +96,9 @@ func TestProfiles(t *testing.T) {
 			p, err := Profile(name)
 			if err != nil {
 				t.Fatal(err)
+			}
+			if p.Evidence != residency.EvidenceRequired || p.E2EE != residency.E2EEAllowed || p.QALog || p.SingleOrigin {
+				t.Errorf("evidence %q, e2ee %q, Q&A log %v, few origins %v", p.Evidence, p.E2EE, p.QALog, p.SingleOrigin)
 			}
 			if p.Name != name || p.Description == "" || p.Source == "" || strings.Contains(p.Description, "\n ") {
 				t.Errorf("got %+v", p)
@@ -116,7 +123,6 @@ func TestFormatPolicy(t *testing.T) {
 	want := &residency.Bundle{
 		Epoch: 7, Default: "eea-only", Policies: map[string]*residency.Policy{},
 		Issued: testNow, Expires: testNow.Add(time.Hour),
-		Nodes:   []residency.Registered{{Name: "osl", Country: "NO"}},
 		Revoked: []string{"1e10"},
 	}
 	for _, name := range Profiles() {
@@ -170,32 +176,6 @@ func mustProfile(t *testing.T, name string) *residency.Policy {
 		t.Fatal(err)
 	}
 	return p
-}
-
-// TestFormatPolicyTexts writes titles and operators of any text.
-func TestFormatPolicyTexts(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		title := "T" + rapid.String().Draw(t, "title")
-		operator := "O" + rapid.String().Draw(t, "operator")
-		countries := rapid.SliceOfNDistinct(rapid.SampledFrom(residency.Countries()), 1, 40, rapid.ID).Draw(t, "countries")
-		slices.Sort(countries)
-		p := &residency.Policy{Name: "p", Title: title, Zones: map[residency.Class]residency.Zone{}}
-		for _, c := range residency.Classes() {
-			p.Zones[c] = residency.Zone{Name: "z", Countries: countries, Operators: []string{operator}}
-		}
-		want := &residency.Bundle{Epoch: 1, Default: "p", Policies: map[string]*residency.Policy{"p": p}}
-		text, err := FormatPolicy(want)
-		if err != nil {
-			t.Fatal(err)
-		}
-		got, err := ParsePolicy("p.yaml", text)
-		if err != nil {
-			t.Fatalf("%v\n%s", err, text)
-		}
-		if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
-			t.Fatalf("(-want +got):\n%s", diff)
-		}
-	})
 }
 
 // TestNorway writes Norway in every way; it is Norway or an error, never nobody.

@@ -10,9 +10,10 @@ import (
 	"github.com/domicile/domicile/residency"
 )
 
-// The profiles are policy files that load as they are, one policy each, named
-// like the file. FormatPolicy puts several into one bundle to sign: a policy
-// file includes nothing, so that its signature covers all it says.
+// The profiles are policy files that load as they are. Each has a policy that is
+// named like the file, and whatever else the arrangement needs. FormatPolicy puts
+// several into one bundle to sign: a policy file includes nothing, so that its
+// signature covers all it says.
 //
 //go:embed profiles/*.yaml
 var profiles embed.FS
@@ -31,8 +32,18 @@ func Profiles() []string {
 	return names
 }
 
-// Profile returns a built-in policy profile.
+// Profile returns the policy of a built-in profile.
 func Profile(name string) (*residency.Policy, error) {
+	bundle, err := ProfileBundle(name)
+	if err != nil {
+		return nil, err
+	}
+	return bundle.Policy(name)
+}
+
+// ProfileBundle returns a built-in profile whole: the policy of its name, and the
+// tenants, nodes and other policies that belong to the arrangement.
+func ProfileBundle(name string) (*residency.Bundle, error) {
 	if !slices.Contains(Profiles(), name) {
 		return nil, fmt.Errorf("profile %q: unknown; there are %s", name, strings.Join(Profiles(), ", "))
 	}
@@ -45,5 +56,5 @@ func Profile(name string) (*residency.Policy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("profile %q: %w", name, err)
 	}
-	return bundle.Policy(name)
+	return bundle, nil
 }

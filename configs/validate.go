@@ -38,20 +38,66 @@ func (d *document) validate(n *Node) {
 	}
 	d.validateListen(n)
 	d.validatePublic(n)
+	d.validateTLS(n)
 	d.validateGossip(n)
 	d.either("", "api_keys", "api_keys_file")
 	d.validateAPIKeys(n.APIKeys)
+	d.validateWebhooks(n)
 	d.validateGeo(n)
 	d.within("location.latitude", n.Location.Latitude, -90, 90)
 	d.within("location.longitude", n.Location.Longitude, -180, 180)
 	d.within("capacity.attendees", float64(n.Capacity.Attendees), 1, maxAttendees)
+	d.validateTURN(n.TURN)
+	d.validateDNS(n)
+	d.validateStore(n.Store)
 	d.within("media.max_speakers", float64(n.Media.MaxSpeakers), 1, 1000)
+	d.within("media.fan_out", float64(n.Media.FanOut), 1, 64)
 	d.within("recordings.min_free_mb", float64(n.Recordings.MinFreeMB), 0, math.MaxInt32)
+	d.validateBucket(n.Recordings.Bucket)
+	d.within("recordings.copy_mbit", n.Recordings.CopyMbit, 1, 100_000)
 	d.oneOf("log.level", n.Log.Level, "debug", "info", "warn", "error")
 	d.oneOf("log.format", n.Log.Format, "text", "json")
 	if n.Page.GuestsMayRecord && !n.Page.Guests {
 		d.fault("page.guests_may_record", Fault{Message: "there are no guests who may record", Hint: "set guests: true too"})
 	}
+}
+
+// maxWebhooks bounds the programs that a node tells: each has a queue of its own.
+const maxWebhooks = 16
+
+func (d *document) validateWebhooks(n *Node) {
+	if len(n.Webhooks) > maxWebhooks {
+		d.fault("webhooks", Fault{Message: fmt.Sprintf("%d webhooks", len(n.Webhooks)), Allowed: fmt.Sprintf("up to %d", maxWebhooks)})
+	}
+	for i, w := range n.Webhooks {
+		path := join("webhooks", strconv.Itoa(i))
+		u, err := url.Parse(w.URL)
+		switch {
+		case err != nil || u.Host == "" || u.User != nil || u.Scheme != "https" && u.Scheme != "http":
+			d.fault(join(path, "url"), Fault{Message: "not the URL of a webhook", Allowed: "https://HOST/…"})
+		case u.Scheme == "http" && !loopback(u.Hostname()):
+			d.fault(join(path, "url"), Fault{Message: "what is told would pass in clear", Hint: "use https"})
+		}
+		if _, ok := n.APIKeys[w.APIKey]; !ok && len(n.APIKeys) > 0 {
+			d.fault(join(path, "api_key"), Fault{Message: fmt.Sprintf("unknown API key %q", w.APIKey), Hint: "it has to be one of api_keys"})
+		}
+	}
+}
+
+// loopback reports whether a host is this machine, by its address: a name could be any.
+func loopback(host string) bool {
+	a, err := netip.ParseAddr(host)
+	return err == nil && a.IsLoopback()
+}
+
+// maxAllocations is how many relayed addresses there are (node/turn/alloc).
+const maxAllocations = 49152
+
+func (d *document) validateTURN(t TURN) {
+	d.within("turn.allocations", float64(t.Allocations), 1, maxAllocations)
+	d.within("turn.per_participant", float64(t.PerParticipant), 1, maxAllocations)
+	d.within("turn.per_source", float64(t.PerSource), 1, maxAllocations)
+	d.within("turn.mbit_per_s", float64(t.MbitPerSecond), 1, 10_000)
 }
 
 func (d *document) within(path string, value, low, high float64) {
@@ -87,9 +133,12 @@ func (n *Node) listeners() []listener {
 	return []listener{
 		{"listen.https", n.Listen.HTTPS, true, false},
 		{"listen.http", n.Listen.HTTP, true, false},
+		{"listen.http_redirect", n.Listen.HTTPRedirect, true, false},
 		{"listen.media", n.Listen.Media, false, true},
 		{"listen.relay", n.Listen.Relay, false, true},
+		{"listen.relay_media", n.Listen.RelayMedia, false, true},
 		{"listen.gossip", n.Listen.Gossip, true, true},
+		{"listen.dns", n.Listen.DNS, true, true},
 		{"listen.metrics", n.Listen.Metrics, true, false},
 	}
 }
@@ -112,6 +161,11 @@ func (d *document) validateListen(n *Node) {
 	}
 	if a := n.Listen.HTTP.Addr(); a.IsValid() && !a.IsLoopback() {
 		d.fault("listen.http", Fault{Message: "plain HTTP is only for this machine", Allowed: "a loopback address, such as 127.0.0.1:7880", Hint: "attendees use listen.https"})
+	}
+	for i, prefix := range n.Listen.ProxyProtocol {
+		if prefix.IsValid() && prefix.Bits() == 0 {
+			d.fault(join("listen.proxy_protocol", strconv.Itoa(i)), Fault{Message: "this range is everybody, and everybody could claim any address", Hint: "list the addresses of your load balancers, such as 10.0.3.0/29"})
+		}
 	}
 	if a := n.Listen.Metrics.Addr(); a.IsValid() && !a.IsLoopback() && !a.IsPrivate() {
 		d.fault("listen.metrics", Fault{Message: "metrics must not be where attendees reach them", Allowed: "a loopback or private address, such as 127.0.0.1:7990"})

@@ -1,5 +1,5 @@
 // Package control is the door for those who run rooms: it verifies the tokens
-// that let people and programs in, and serves the RoomService API over Twirp.
+// that let people and programs in, and serves the RoomService and Egress APIs over Twirp.
 //
 // It decides who may ask for what; what is done about it is its Backend's work.
 // It reads no clock of its own, opens no socket and keeps no state.
@@ -31,6 +31,8 @@ var (
 	ErrUnavailable = errors.New("unavailable") // the node that could do it does not answer now: unavailable
 	// ErrPrecondition: the configuration does not let it be done (failed_precondition).
 	ErrPrecondition = errors.New("failed precondition")
+	// ErrUnimplemented: this server does not have it, and the error says why (unimplemented).
+	ErrUnimplemented = errors.New("not implemented by this server")
 )
 
 // ErrRefused is a refusal by policy, such as the residency gate's. It becomes

@@ -31,7 +31,11 @@ type Backend interface {
 // server does, and a missing grant is "unauthenticated" as it is there.
 // Browsers of any origin may call: the token is the protection.
 func NewRoomService(b Backend, keys Keys, now func() time.Time) http.Handler {
-	rpc := livekit.NewRoomServiceServer(&roomService{backend: b})
+	return authorized(livekit.NewRoomServiceServer(&roomService{backend: b}), keys, now)
+}
+
+// authorized hands requests with a good token on, with what it grants.
+func authorized(rpc http.Handler, keys Keys, now func() time.Time) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		allowAnyOrigin(w)
 		if r.Method == http.MethodOptions {
@@ -91,6 +95,15 @@ func BearerToken(r *http.Request) (string, error) {
 
 // grantsKey is the context key of the caller's grants.
 type grantsKey struct{}
+
+// CallerKey returns the name of the API key that signed the caller's token, for a
+// Backend whose rooms belong to somebody.
+func CallerKey(ctx context.Context) string {
+	if g, ok := ctx.Value(grantsKey{}).(*Grants); ok {
+		return g.APIKey
+	}
+	return ""
+}
 
 // may returns an error unless the caller has the grant.
 func may(ctx context.Context, grant string, has func(*Grants) bool) error {
@@ -219,6 +232,8 @@ func twirpError(op string, err error) error {
 		code = twirp.InvalidArgument
 	case errors.Is(err, ErrPrecondition):
 		code = twirp.FailedPrecondition
+	case errors.Is(err, ErrUnimplemented):
+		code = twirp.Unimplemented
 	case errors.Is(err, ErrUnavailable):
 		code = twirp.Unavailable
 	case errors.Is(err, context.DeadlineExceeded):

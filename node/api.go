@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
-	"net/netip"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -20,6 +18,10 @@ import (
 	"github.com/domicile/domicile/router/geo"
 )
 
+// maxOthers is how many other nodes a page is told of: it tries one after the other
+// when its own has died.
+const maxOthers = 4
+
 // guestTTL is how long a guest's token lets them connect and reconnect.
 const guestTTL = 6 * time.Hour
 
@@ -31,14 +33,42 @@ func (n *Node) api() http.Handler {
 		v, err := n.guestJoin(w, r)
 		answer(w, v, err)
 	})
+	mux.HandleFunc("GET /api/ping", ping)
+	mux.HandleFunc("POST /api/probes", func(w http.ResponseWriter, r *http.Request) {
+		v, err := n.probes(w, r)
+		answer(w, v, err)
+	})
 	mux.HandleFunc("GET /api/rooms/{room}", func(w http.ResponseWriter, r *http.Request) {
 		v, err := n.roomState(r)
+		answer(w, v, err)
+	})
+	mux.HandleFunc("GET /api/rooms/{room}/chat", func(w http.ResponseWriter, r *http.Request) {
+		if err := n.chatOf(w, r); err != nil {
+			answer(w, nil, err)
+		}
+	})
+	for path, download := range map[string]func(http.ResponseWriter, *http.Request) error{"attendance": n.attendanceOf, "registrations": n.registrationsOf, "consents": n.consentsOf} {
+		mux.HandleFunc("GET /api/rooms/{room}/"+path, func(w http.ResponseWriter, r *http.Request) {
+			if err := download(w, r); err != nil {
+				answer(w, nil, err)
+			}
+		})
+	}
+	mux.HandleFunc("POST /api/rooms/{room}/registrations", func(w http.ResponseWriter, r *http.Request) {
+		v, err := n.register(w, r)
 		answer(w, v, err)
 	})
 	mux.HandleFunc("POST /api/rooms/{room}/recording", func(w http.ResponseWriter, r *http.Request) {
 		v, err := n.switchRecording(w, r)
 		answer(w, v, err)
 	})
+	n.exportAPI(mux)
+	mux.HandleFunc("POST /api/reach", func(w http.ResponseWriter, r *http.Request) {
+		v, err := n.openTest(w, r)
+		answer(w, v, err)
+	})
+	mux.HandleFunc("GET /api/reach", n.serveTestSocket)
+	mux.HandleFunc("GET /api/health", n.serveHealth)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		answer(w, nil, &Refusal{Code: CodeNotFound, Message: "no such API: " + r.Method + " " + r.URL.Path})
 	})
@@ -56,6 +86,10 @@ type policyJSON struct {
 	Title       string `json:"title"`
 	Description string `json:"description"`
 	Default     bool   `json:"default"`
+	ChatLog     bool   `json:"chat_log"`       // what is written in the chat is kept
+	QALog       bool   `json:"qa_log"`         // questions and answers are
+	Attendance  bool   `json:"attendance_log"` // who is there and when is kept
+	Register    bool   `json:"registration"`   // people may register beforehand
 }
 
 type aboutJSON struct {
@@ -63,12 +97,13 @@ type aboutJSON struct {
 	Version         string       `json:"version"`
 	Guests          bool         `json:"guests"`
 	GuestsMayRecord bool         `json:"guests_may_record"`
+	ReachTest       bool         `json:"reach_test"` // whether POST /api/reach answers
 	Policies        []policyJSON `json:"policies"`
 }
 
 func (n *Node) about() aboutJSON {
-	a := aboutJSON{placeJSON: placeJSON{n.cfg.Self.Name, n.cfg.Self.Country, n.cfg.City}, Version: n.cfg.Version,
-		Guests: n.cfg.Page.Guests, GuestsMayRecord: n.cfg.Page.GuestsMayRecord, Policies: []policyJSON{}}
+	a := aboutJSON{placeJSON: placeJSON{n.self().Name, n.self().Country, n.cfg.City}, Version: n.cfg.Version,
+		Guests: n.cfg.Page.Guests, GuestsMayRecord: n.cfg.Page.GuestsMayRecord, ReachTest: n.reach != nil, Policies: []policyJSON{}}
 	for _, name := range n.gate().Bundle().Names() {
 		a.Policies = append(a.Policies, n.policyInfo(name))
 	}
@@ -81,7 +116,8 @@ func (n *Node) policyInfo(name string) policyJSON {
 	if err != nil {
 		return policyJSON{Name: name}
 	}
-	return policyJSON{Name: p.Name, Title: p.Title, Description: p.Description, Default: p.Name == b.Default}
+	return policyJSON{Name: p.Name, Title: p.Title, Description: p.Description, Default: p.Name == b.Default, ChatLog: p.ChatLog, QALog: p.QALog,
+		Attendance: p.AttendanceLog, Register: p.Registration}
 }
 
 type joinRequest struct {
@@ -89,10 +125,15 @@ type joinRequest struct {
 	Name   string `json:"name"`
 	Policy string `json:"policy,omitempty"` // of a room that does not exist yet
 	From   string `json:"from,omitempty"`   // a claimed address, where the node accepts that
+
+	// Trips are round trips in ms that the page has measured (POST /api/probes).
+	// Those of who claims to be elsewhere do not count.
+	Trips map[residency.NodeName]float64 `json:"trips,omitempty"`
 }
 
 type joinReply struct {
 	ServerURL string           `json:"server_url"`
+	Others    []string         `json:"others,omitempty"` // signalling of other nodes that may serve them, the best first
 	Token     string           `json:"participant_token"`
 	Identity  string           `json:"identity"`
 	Node      placeJSON        `json:"node"`
@@ -123,40 +164,56 @@ func (n *Node) guestJoin(w http.ResponseWriter, r *http.Request) (*joinReply, er
 	if err != nil {
 		return nil, err
 	}
-	policy, err := n.policyFor(r, q, att)
+	if q.From == "" {
+		if att, err = measured(att, q.Trips); err != nil {
+			return nil, err
+		}
+	}
+	rec, seat, err := n.forGuest(r, q, att)
 	if err != nil {
 		return nil, err
 	}
-	placement := n.place(q.Room, policy, att)
-	if placement.Chosen == nil {
-		return nil, &Refusal{Code: CodeRefused, Rule: placement.Rule, Policy: policy, Message: placement.Reason, Hint: placement.Hint}
+	if p, err := n.gate().Bundle().Policy(rec.Policy); err == nil && p.E2EE == residency.E2EERequired {
+		return nil, &Refusal{Code: CodeForbidden, Rule: "e2ee", Policy: rec.Policy,
+			Message: fmt.Sprintf("policy %q wants every attendee end-to-end encrypted, which this page cannot do", rec.Policy),
+			Hint:    "join with an app of your meeting platform that encrypts"}
 	}
-	return n.ticket(r, q, policy, placement)
+	placement := n.place(rec, att, seat)
+	if placement.Chosen == nil {
+		return nil, &Refusal{Code: CodeRefused, Rule: placement.Rule, Policy: rec.Policy, Message: placement.Reason, Hint: placement.Hint}
+	}
+	return n.ticket(r, q, rec.Policy, placement)
 }
 
-// policyFor is the policy of the room that a guest asks for: that of the
-// existing room, else the one the guest chose.
-func (n *Node) policyFor(r *http.Request, q joinRequest, att router.Attendee) (string, error) {
-	rec, err := n.resolve(r.Context(), resolveRequest{Spec: room.Record{Name: q.Room}, Country: n.whereabouts(att)})
+// guestKey is the API key with which guests' tokens are signed; they act for its tenant.
+func (n *Node) guestKey() string { return slices.Sorted(maps.Keys(n.cfg.Keys))[0] }
+
+// forGuest is the room that a guest asks for as it lives, with the policy of the
+// existing one, else the one the guest chose.
+func (n *Node) forGuest(r *http.Request, q joinRequest, att router.Attendee) (room.Record, seat, error) {
+	rec := room.Record{Name: q.Room, Tenant: n.tenantOf(n.guestKey())}
+	found, err := n.lookup(r.Context(), resolveRequest{Spec: rec, Country: n.whereabouts(att)})
 	if err == nil {
-		return rec.Policy, nil
+		return found.Record, found.seat(), nil
 	}
 	switch ref := asRefusal(err); {
-	case ref.Code == CodeRefused && ref.Policy != "":
-		return ref.Policy, nil // this node may not have the room, but another may
+	case ref.byPlace() && ref.Policy != "":
+		rec.Policy = ref.Policy // this node may not have the room, but another may
+		return rec, seat{}, nil
 	case ref.Code == CodeNotFound:
-		p, err := n.gate().Bundle().Policy(q.Policy)
-		if err != nil {
-			return "", &Refusal{Code: CodeInvalid, Message: err.Error()}
+		rec.Policy = q.Policy
+		if err := n.mayHave(rec); err != nil {
+			return rec, seat{}, err
 		}
-		return p.Name, nil
+		rec.Policy = n.policyName(rec)
+		return rec, seat{}, nil
 	}
-	return "", err
+	return rec, seat{}, err
 }
 
 // ticket is the answer to a guest who may join.
 func (n *Node) ticket(r *http.Request, q joinRequest, policy string, p router.Placement) (*joinReply, error) {
-	key := slices.Sorted(maps.Keys(n.cfg.Keys))[0]
+	key := n.guestKey()
 	id := room.NewID("guest-")
 	yes := true
 	grants := control.Grants{Identity: id, Name: q.Name, RoomPreset: policy, Video: &auth.VideoGrant{
@@ -169,7 +226,12 @@ func (n *Node) ticket(r *http.Request, q joinRequest, policy string, p router.Pl
 	out := &joinReply{ServerURL: n.socketURL(r, p.Chosen.URL), Token: token, Identity: id, Placement: p,
 		Node: placeJSON{Name: p.Chosen.Node, Country: p.Chosen.Country},
 		Room: joinRoom{Name: q.Room, Policy: n.policyInfo(policy)}}
-	if p.Chosen.Node == n.cfg.Self.Name {
+	for _, c := range p.Ranked {
+		if c.Allowed && c.Node != p.Chosen.Node && c.URL != "" && len(out.Others) < maxOthers {
+			out.Others = append(out.Others, n.socketURL(r, c.URL))
+		}
+	}
+	if p.Chosen.Node == n.self().Name {
 		out.Node.City = n.cfg.City
 	}
 	return out, nil
@@ -180,20 +242,7 @@ func (n *Node) ticket(r *http.Request, q joinRequest, policy string, p router.Pl
 // TLS on this node, and on others of the same machine: the nodes of a demo mesh
 // have the same ports on addresses of their own.
 func (n *Node) socketURL(r *http.Request, base string) string {
-	u, err := url.Parse(base)
-	if err != nil {
-		return base
-	}
-	if plain := n.cfg.Listen.HTTP; r.TLS == nil && plain.IsValid() {
-		if base == n.cfg.PublicURL {
-			return "ws://" + r.Host
-		}
-		if ip, err := netip.ParseAddr(u.Hostname()); err == nil && ip.IsLoopback() {
-			return "ws://" + netip.AddrPortFrom(ip, plain.Port()).String()
-		}
-	}
-	u.Scheme = strings.Replace(u.Scheme, "http", "ws", 1)
-	return u.String()
+	return n.socketURLFor(r.TLS == nil, r.Host, base)
 }
 
 // bearer verifies the caller's token and that it is for the room in the path.
@@ -210,6 +259,11 @@ func (n *Node) bearer(r *http.Request) (*control.Grants, string, error) {
 	if g.Video.Room != name {
 		return nil, "", &Refusal{Code: CodeForbidden, Message: "the token is for another room"}
 	}
+	if live := n.rooms.get(name); live != nil {
+		if err := n.ownedBy(live.Snapshot().Record, g.APIKey); err != nil {
+			return nil, "", err
+		}
+	}
 	return g, name, nil
 }
 
@@ -221,11 +275,12 @@ type roomNode struct {
 
 type recordingJSON struct {
 	Active  bool               `json:"active"`
+	Consent bool               `json:"consent"` // nobody is recorded who has not agreed to it
 	ID      string             `json:"id,omitempty"`
 	Node    residency.NodeName `json:"node,omitempty"`
 	Country residency.Country  `json:"country,omitempty"`
 	Since   string             `json:"since,omitempty"`   // RFC 3339
-	Problem string             `json:"problem,omitempty"` // why the last one ended early
+	Problem string             `json:"problem,omitempty"` // why the last one ended early, or what is wrong with this one
 }
 
 type roomJSON struct {
@@ -235,6 +290,9 @@ type roomJSON struct {
 	Recording recordingJSON `json:"recording"`
 	// Encryption is "all" when every track is end-to-end encrypted, "some", or "none".
 	Encryption string `json:"encryption"`
+	// Lost is what encryption switches off, with the reasons (R15): of a room
+	// that is encrypted, or has to be.
+	Lost []residency.Lost `json:"lost,omitempty"`
 }
 
 // roomState tells a participant where the room's media may go and goes.
@@ -249,7 +307,10 @@ func (n *Node) roomState(r *http.Request) (*roomJSON, error) {
 	}
 	snap := live.Snapshot()
 	out := &roomJSON{Name: name, Policy: n.policyInfo(snap.Record.Policy), Nodes: []roomNode{},
-		Recording: recordingState(snap.Record), Encryption: encryption(snap.Participants)}
+		Recording: n.recordingState(snap.Record), Encryption: encryption(snap.Participants)}
+	if p, err := n.gate().Bundle().Policy(snap.Record.Policy); out.Encryption != "none" || err == nil && p.E2EE == residency.E2EERequired {
+		out.Lost = residency.LostToE2EE()
+	}
 	for _, p := range snap.Nodes {
 		peer, _, ok := n.peer(p.Node)
 		if !ok {
@@ -261,7 +322,7 @@ func (n *Node) roomState(r *http.Request) (*roomJSON, error) {
 				place.City = i.Attributes["domicile.city"]
 			}
 		}
-		out.Nodes = append(out.Nodes, roomNode{placeJSON: place, Participants: p.Participants, You: p.Node == n.cfg.Self.Name})
+		out.Nodes = append(out.Nodes, roomNode{placeJSON: place, Participants: p.Participants, You: p.Node == n.self().Name})
 	}
 	return out, nil
 }
@@ -287,11 +348,12 @@ func encryption(people []*livekit.ParticipantInfo) string {
 	return "some"
 }
 
-func recordingState(rec room.Record) recordingJSON {
+func (n *Node) recordingState(rec room.Record) recordingJSON {
 	if rec.Recording == nil {
 		return recordingJSON{Problem: rec.RecordingProblem}
 	}
-	return recordingJSON{Active: true, ID: rec.Recording.ID, Node: rec.Recording.Node, Country: rec.Recording.Country,
+	policy, err := n.gate().Bundle().Policy(rec.Policy)
+	return recordingJSON{Active: true, Problem: rec.RecordingProblem, Consent: err == nil && policy.Recording.Consent, ID: rec.Recording.ID, Node: rec.Recording.Node, Country: rec.Recording.Country,
 		Since: time.UnixMilli(rec.Recording.SinceMS).UTC().Format(time.RFC3339)}
 }
 
@@ -311,7 +373,7 @@ func (n *Node) switchRecording(w http.ResponseWriter, r *http.Request) (*recordi
 	if err := reading(w, r, &q); err != nil {
 		return nil, err
 	}
-	rec, err := n.resolve(r.Context(), resolveRequest{Spec: room.Record{Name: name}})
+	rec, err := n.resolve(r.Context(), resolveRequest{Spec: room.Record{Name: name, Tenant: n.tenantOf(g.APIKey)}})
 	if err != nil {
 		return nil, err
 	}
@@ -322,6 +384,9 @@ func (n *Node) switchRecording(w http.ResponseWriter, r *http.Request) (*recordi
 		if rec.Recording == nil {
 			return &recordingJSON{}, nil
 		}
+		if err := n.mayStop(rec); err != nil {
+			return nil, err
+		}
 		_, err := n.command(r.Context(), rec.Recording.Node, rec, command{Op: opStopRecord, Room: name})
 		return &recordingJSON{}, err
 	}
@@ -329,40 +394,15 @@ func (n *Node) switchRecording(w http.ResponseWriter, r *http.Request) (*recordi
 }
 
 func (n *Node) startRecording(r *http.Request, rec room.Record) (*recordingJSON, error) {
-	if rec.Recording != nil {
-		out := recordingState(rec)
+	if rec.Recording != nil && rec.Recording.Whole() {
+		out := n.recordingState(rec)
 		return &out, nil
 	}
-	at, err := n.recordingNode(rec)
-	if err != nil {
-		return nil, err
-	}
-	reply, err := n.command(r.Context(), at, rec, command{Op: opRecord, Room: rec.Name, Policy: rec.Policy})
+	reply, err := n.recordWhole(r.Context(), rec)
 	if err != nil {
 		return nil, err
 	}
 	rec.Recording = reply.Recording
-	out := recordingState(rec)
+	out := n.recordingState(rec)
 	return &out, nil
-}
-
-// explain answers `domicile explain`: who would serve an attendee, and why.
-func (n *Node) explain(r *http.Request) (router.Placement, error) {
-	name, policy, ip := r.FormValue("room"), r.FormValue("policy"), r.FormValue("ip")
-	addr, err := netip.ParseAddr(ip)
-	if err != nil {
-		return router.Placement{}, &Refusal{Code: CodeInvalid, Message: fmt.Sprintf("--ip %q: want an IP address such as 192.0.2.10", ip)}
-	}
-	att := n.geo.Attendee(addr)
-	rec, err := n.resolve(r.Context(), resolveRequest{Spec: room.Record{Name: name}, Country: n.whereabouts(att)})
-	if err == nil {
-		return n.place(name, rec.Policy, att), nil
-	}
-	switch ref := asRefusal(err); {
-	case ref.Code == CodeRefused && ref.Policy != "":
-		policy = ref.Policy
-	case ref.Code != CodeNotFound:
-		return router.Placement{}, err
-	}
-	return n.place(name, policy, att), nil
 }

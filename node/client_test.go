@@ -1,7 +1,9 @@
 package node
 
 import (
+	"cmp"
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -40,18 +42,23 @@ type client struct {
 
 	mu       sync.Mutex
 	join     *livekit.JoinResponse
+	resumed  *livekit.ReconnectResponse
 	self     *livekit.ParticipantInfo
 	people   map[string]*livekit.ParticipantInfo // others by identity
+	gone     []string                            // identities of which it was told that they have left
 	room     *livekit.Room
 	leave    *livekit.LeaveRequest
 	replies  []*livekit.RequestResponse
 	orders   []*livekit.SignalResponse     // mute and track_unpublished, in order
 	tracks   map[string]*livekit.TrackInfo // own, by cid
 	got      map[string]*atomic.Uint64     // packets received, by track sid
+	flows    map[string]*flow              // what was missing of them
 	data     []*livekit.DataPacket
 	ended    bool
 	answered chan string
 	plis     atomic.Uint64
+	still    atomic.Bool  // sends no media
+	loses    atomic.Int32 // packets that are numbered, and lost
 	asked    []*livekit.SubscribedQualityUpdate
 	refused  []*livekit.SubscriptionResponse
 }
@@ -65,7 +72,8 @@ func tokenFor(t *testing.T, room, identity string, edit func(*control.Grants)) s
 	if edit != nil {
 		edit(&g)
 	}
-	token, err := control.MintToken("devkey", testKeys["devkey"], g, time.Hour, time.Now())
+	key := cmp.Or(g.APIKey, "devkey")
+	token, err := control.MintToken(key, testKeys[key], g, time.Hour, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,6 +82,11 @@ func tokenFor(t *testing.T, room, identity string, edit func(*control.Grants)) s
 
 func preset(policy string) func(*control.Grants) {
 	return func(g *control.Grants) { g.RoomPreset = policy }
+}
+
+// signedBy has a tenant's key sign the token.
+func signedBy(key string) func(*control.Grants) {
+	return func(g *control.Grants) { g.APIKey = key }
 }
 
 // refusedJoin returns the status and text that an attendee is refused with.
@@ -114,7 +127,11 @@ func dial(t *testing.T, n *testNode, room, identity string, edit func(*control.G
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	ws, _, err := websocket.Dial(ctx, fmt.Sprintf("ws://%s/rtc?%s", n.addr, q.Encode()), nil) //nolint:bodyclose // the library closes it
+	ws, resp, err := websocket.Dial(ctx, fmt.Sprintf("ws://%s/rtc?%s", n.addr, q.Encode()), nil) //nolint:bodyclose // the library closes it
+	if err != nil && resp != nil {
+		why, _ := io.ReadAll(resp.Body)
+		return nil, fmt.Errorf("%w: %s", err, why)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -180,11 +197,14 @@ func newPeerWith(t *testing.T, m *webrtc.MediaEngine, opts ...func(*webrtc.API))
 	s.SetIncludeLoopbackCandidate(true)
 	s.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4})
 	s.SetInterfaceFilter(func(name string) bool { return name == "lo" })
+	late := newDeclared(t)
+	s.SetNet(late)
 	opts = append(opts, webrtc.WithMediaEngine(m), webrtc.WithSettingEngine(s))
 	pc, err := webrtc.NewAPI(opts...).NewPeerConnection(webrtc.Configuration{})
 	if err != nil {
 		t.Fatal(err)
 	}
+	late.pc.Store(pc)
 	return pc
 }
 
@@ -199,12 +219,14 @@ func (c *client) close() {
 	c.wg.Wait()
 }
 
-func (c *client) send(m *livekit.SignalRequest) {
+func (c *client) send(m *livekit.SignalRequest) { c.sendOn(c.ws, m) }
+
+func (c *client) sendOn(ws *websocket.Conn, m *livekit.SignalRequest) {
 	b, err := proto.Marshal(m)
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	c.ws.Write(c.ctx, websocket.MessageBinary, b) //nolint:errcheck // the reader sees that it ended
+	ws.Write(c.ctx, websocket.MessageBinary, b) //nolint:errcheck // the reader sees that it ended
 }
 
 func (c *client) ping() {
@@ -213,7 +235,10 @@ func (c *client) ping() {
 	for {
 		select {
 		case <-tick.C:
-			c.send(&livekit.SignalRequest{Message: &livekit.SignalRequest_Ping{Ping: 1}})
+			c.mu.Lock()
+			ws := c.ws // another one once the client is back
+			c.mu.Unlock()
+			c.sendOn(ws, &livekit.SignalRequest{Message: &livekit.SignalRequest_Ping{Ping: 1}})
 		case <-c.ctx.Done():
 			return
 		}
@@ -256,6 +281,8 @@ func (c *client) handle(all *livekit.SignalResponse) {
 		for _, p := range m.Join.OtherParticipants {
 			c.people[p.Identity] = p
 		}
+	case *livekit.SignalResponse_Reconnect:
+		c.resumed = m.Reconnect
 	case *livekit.SignalResponse_Update:
 		for _, p := range m.Update.Participants {
 			old := c.people[p.Identity]
@@ -266,6 +293,7 @@ func (c *client) handle(all *livekit.SignalResponse) {
 				c.people[p.Identity] = p
 			case old != nil && old.Sid == p.Sid:
 				delete(c.people, p.Identity)
+				c.gone = append(c.gone, p.Identity)
 			}
 		}
 	case *livekit.SignalResponse_SubscribedQualityUpdate:
@@ -316,7 +344,57 @@ func (c *client) receive(track *webrtc.TrackRemote, _ *webrtc.RTPReceiver) {
 			return
 		}
 		n.Add(1)
+		c.flow(track.ID()).take(binary.BigEndian.Uint16(buf[2:]), time.Now())
 	}
+}
+
+// flow is what is known of a track's packets beside their number.
+type flow struct {
+	mu      sync.Mutex
+	started bool
+	highest uint16
+	missing int // sequence numbers that did not come, or not yet
+	last    time.Time
+	pause   time.Duration // longest time without a packet
+}
+
+func (f *flow) take(seq uint16, now time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch step := int16(seq - f.highest); {
+	case !f.started:
+		f.started, f.highest = true, seq
+	case step > 0:
+		f.missing += int(step) - 1
+		f.highest = seq
+	case step < 0:
+		f.missing--
+	}
+	if !f.last.IsZero() {
+		f.pause = max(f.pause, now.Sub(f.last))
+	}
+	f.last = now
+}
+
+// since returns what was missing since the last call, and the longest pause.
+func (f *flow) since() (missing int, pause time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	missing, pause = f.missing, f.pause
+	f.missing, f.pause = 0, 0
+	return missing, pause
+}
+
+func (c *client) flow(sid string) *flow {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.flows == nil {
+		c.flows = map[string]*flow{}
+	}
+	if c.flows[sid] == nil {
+		c.flows[sid] = &flow{}
+	}
+	return c.flows[sid]
 }
 
 // packets is how many packets of a track have arrived.
@@ -441,8 +519,15 @@ func (c *client) stream(track *webrtc.TrackLocalStaticRTP, kind livekit.TrackTyp
 		case <-c.ctx.Done():
 			return
 		}
+		if c.still.Load() {
+			continue
+		}
 		p.SequenceNumber++
 		p.Timestamp += 900
+		if c.loses.Load() > 0 {
+			c.loses.Add(-1)
+			continue
+		}
 		track.WriteRTP(&p) //nolint:errcheck // it is not connected yet, or not any more
 	}
 }
@@ -498,16 +583,7 @@ func call(t *testing.T, n *testNode, method, path, token string, body string, in
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer http.DefaultClient.CloseIdleConnections()
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
+	resp, b := fetched(t, req)
 	if resp.StatusCode != http.StatusOK {
 		var e struct{ Error *Refusal }
 		if err := json.Unmarshal(b, &e); err != nil || e.Error == nil {
@@ -524,3 +600,19 @@ func call(t *testing.T, n *testNode, method, path, token string, body string, in
 }
 
 func ungranted(g *control.Grants) { g.Video.RoomRecord = false }
+
+// fetched sends a request, and keeps no connection.
+func fetched(t *testing.T, req *http.Request) (*http.Response, []byte) {
+	t.Helper()
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer http.DefaultClient.CloseIdleConnections()
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp, b
+}

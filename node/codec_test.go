@@ -11,6 +11,7 @@ import (
 // TestCodecFallback gives a client that decodes VP8 alone, on another node, the
 // second codec of a track, which its publisher sends from then on.
 func TestCodecFallback(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, testBundle(1), "fra DE origin", "waw PL")
 	fra, waw := m.node("fra"), m.node("waw")
 	anna := enter(t, fra, "town", "anna", nil)
@@ -40,6 +41,7 @@ func TestCodecFallback(t *testing.T) {
 
 // TestEncryptedRoom says that it is, and is not recorded.
 func TestEncryptedRoom(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, testBundle(1), "fra DE origin", "waw PL")
 	fra, waw := m.node("fra"), m.node("waw")
 	anna, bob := enter(t, fra, "town", "anna", nil), enter(t, waw, "town", "bob", nil)

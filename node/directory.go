@@ -1,9 +1,12 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/domicile/domicile/control"
@@ -15,8 +18,14 @@ import (
 
 // Requests between nodes, beside the messages of package room.
 const (
-	kindResolve relay.Kind = 1 + iota // an origin: what is this room's record?
-	kindCommand                       // a node of the room: do this
+	kindResolve  relay.Kind = 1 + iota // an origin: what is this room's record?
+	kindCommand                        // a node of the room: do this
+	kindReceipts                       // the room's home: put these receipts into the log
+	kindHead                           // any node: this is what the log here is now
+	kindRoomKey                        // an origin that may become the home: the key of a room's pseudonym
+	kindRecord                         // an origin that may become the home: the room's record
+	kindCopy                           // an origin that may keep recordings: hold a copy of this one
+	kindOrders                         // an origin that may keep something: what is held and what has to go
 )
 
 // askTimeout bounds a question to another node: attendees wait for it.
@@ -29,6 +38,8 @@ type resolveRequest struct {
 	// Country is where the attendee is who asks, as far as the asking node
 	// knows: an edge outside the zone may have the room only for outsiders (R3).
 	Country residency.Country `json:"country,omitempty"`
+	// Identity is who wants to come in: who was there before should come to the same node.
+	Identity string `json:"identity,omitempty"`
 }
 
 type resolveReply struct {
@@ -36,7 +47,13 @@ type resolveReply struct {
 	Record room.Record `json:"record"`
 	// Participants of a live room, so that one that is full refuses at the door.
 	Participants int `json:"participants,omitempty"`
+	// Nodes are those of a live room, Before the one that serves the identity asked about.
+	Nodes  []room.Presence    `json:"nodes,omitempty"`
+	Before residency.NodeName `json:"before,omitempty"`
 }
+
+// seat is what the reply says of the room as it lives.
+func (r resolveReply) seat() seat { return seat{carriers: carriers(r.Nodes), before: r.Before} }
 
 // resolve finds the record of a room, and creates the room where asked to.
 // Every origin is asked before a room counts as new, because the policy of an
@@ -51,8 +68,11 @@ func (n *Node) lookup(ctx context.Context, q resolveRequest) (resolveReply, erro
 	if err := control.ValidRoomName(q.Spec.Name); err != nil {
 		return resolveReply{}, &Refusal{Code: CodeInvalid, Message: err.Error()}
 	}
-	if _, err := n.gate().Bundle().Policy(q.Spec.Policy); err != nil {
-		return resolveReply{}, &Refusal{Code: CodeInvalid, Message: err.Error()}
+	if err := n.mayHave(q.Spec); err != nil {
+		return resolveReply{}, err
+	}
+	if err := n.inForce(); err != nil {
+		return resolveReply{}, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
@@ -73,9 +93,13 @@ func (n *Node) lookup(ctx context.Context, q resolveRequest) (resolveReply, erro
 	return resolveReply{Found: true, Record: rec}, q.agrees(rec)
 }
 
-// agrees refuses a room whose policy is another than the one asked for: a
-// token that promises a policy must not open a room with a different one.
+// agrees refuses a room of another tenant, and one whose policy is another than
+// the one asked for: a token that promises a policy must not open a room with a
+// different one.
 func (q resolveRequest) agrees(rec room.Record) error {
+	if q.Spec.Tenant != rec.Tenant {
+		return otherTenant(rec.Name)
+	}
 	if q.Spec.Policy == "" || q.Spec.Policy == rec.Policy {
 		return nil
 	}
@@ -84,34 +108,100 @@ func (q resolveRequest) agrees(rec room.Record) error {
 		Hint:    "use another room, or a token whose roomPreset is the room's policy"}
 }
 
-// find looks for an existing room: here, then on every origin.
+// find looks for an existing room: here, then on the origin that would be its home,
+// then on all others at once. Only if none has it and all were asked is it new.
 func (n *Node) find(ctx context.Context, q resolveRequest) (resolveReply, error) {
-	if rec, ok, err := n.known(ctx, q.Spec.Name); ok || err != nil {
-		return resolveReply{Found: ok, Record: rec, Participants: n.participants(q.Spec.Name)}, err
-	}
 	look := q
 	look.Create = false
+	if rec, ok, err := n.known(ctx, q.Spec.Name); ok || err != nil {
+		return n.alive(ctx, look, n.reply(ok, rec, q.Identity)), err
+	}
+	var first []residency.Node
+	var others []residency.Node
+	home := n.home(q.Spec)
 	for _, c := range n.candidates() {
-		if c.Local || !c.Node.Has(residency.RoleOrigin) {
-			continue
-		}
-		reply, err := n.askOrigin(ctx, c.Node, look)
-		if err != nil {
-			return resolveReply{}, err
-		}
-		if reply.Found {
-			return reply, nil
+		switch {
+		case c.Local || !c.Node.Has(residency.RoleOrigin):
+		case c.Node.Name == home:
+			first = append(first, c.Node)
+		default:
+			others = append(others, c.Node)
 		}
 	}
-	return resolveReply{}, nil
+	reply, err := n.askOrigins(ctx, look, first)
+	if reply.Found {
+		return reply, nil
+	}
+	reply, also := n.askOrigins(ctx, look, others)
+	if reply.Found {
+		return reply, nil
+	}
+	return resolveReply{}, cmp.Or(err, also)
 }
 
-// participants is how many are in a room, as far as this node knows.
-func (n *Node) participants(name string) int {
-	if r := n.rooms.get(name); r != nil {
-		return len(r.Snapshot().Participants)
+// askOrigins asks origins at once. The first that has the room answers; if none has,
+// one that could not be asked is an error.
+func (n *Node) askOrigins(ctx context.Context, q resolveRequest, origins []residency.Node) (found resolveReply, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	type answer struct {
+		resolveReply
+		err error
 	}
-	return 0
+	answers := make(chan answer, len(origins))
+	var asking sync.WaitGroup
+	defer asking.Wait()
+	defer cancel()
+	for _, origin := range origins {
+		asking.Go(func() {
+			r, err := n.askOrigin(ctx, origin, q)
+			answers <- answer{r, err}
+		})
+	}
+	for range origins {
+		a := <-answers
+		if a.err == nil && a.Found {
+			n.noteRoom(a.Record)
+			return a.resolveReply, nil
+		}
+		err = cmp.Or(err, a.err)
+	}
+	return resolveReply{}, err
+}
+
+// aliveWait bounds the question to a room's home of how the room lives: who asks has
+// its record already, and joins without that.
+const aliveWait = time.Second
+
+// alive adds to what is kept here of a room that lives elsewhere how it lives: its
+// home knows. Without an answer it is as if nobody were in it.
+func (n *Node) alive(ctx context.Context, q resolveRequest, r resolveReply) resolveReply {
+	if !r.Found || n.rooms.get(r.Record.Name) != nil {
+		return r
+	}
+	home, _, ok := n.peer(n.home(r.Record))
+	if !ok || home.Name == n.self().Name {
+		return r
+	}
+	ctx, cancel := context.WithTimeout(ctx, aliveWait)
+	defer cancel()
+	q.Spec = r.Record
+	if of, err := n.askOrigin(ctx, home, q); err == nil && of.Found && of.Record.SID == r.Record.SID {
+		r.Participants, r.Nodes, r.Before = of.Participants, of.Nodes, of.Before
+	}
+	return r
+}
+
+// reply is what this node knows of a room.
+func (n *Node) reply(found bool, rec room.Record, identity string) resolveReply {
+	out := resolveReply{Found: found, Record: rec}
+	if r := n.rooms.get(rec.Name); found && r != nil {
+		snap := r.Snapshot()
+		out.Participants, out.Nodes = len(snap.Participants), snap.Nodes
+		if identity != "" {
+			out.Before, _ = snap.Where(identity)
+		}
+	}
+	return out
 }
 
 // known is what this node itself has of a room.
@@ -131,24 +221,32 @@ func (n *Node) known(ctx context.Context, name string) (room.Record, bool, error
 
 // found creates a room at its home.
 func (n *Node) found(ctx context.Context, q resolveRequest) (room.Record, error) {
-	if err := n.allAsked(); err != nil {
+	if err := n.allAsked(q.Spec.Tenant); err != nil {
 		return room.Record{}, err
 	}
-	policy := n.policyName(q.Spec.Policy)
-	home := router.Home(n.gate(), q.Spec.Name, policy, n.homes(), n.now())
+	policy := n.policyName(q.Spec)
+	q.Spec.Policy = policy
+	home := router.Home(n.gate(), routed(q.Spec), n.homes(), n.now())
 	if home.Chosen == nil {
 		return room.Record{}, &Refusal{Code: CodeRefused, Rule: home.Rule, Policy: policy, Message: home.Reason, Hint: home.Hint}
 	}
-	if home.Chosen.Node == n.cfg.Self.Name {
+	if home.Chosen.Node == n.self().Name {
 		return n.create(q.Spec, policy)
 	}
 	peer, _, ok := n.peer(home.Chosen.Node)
 	if !ok {
 		return room.Record{}, &Refusal{Code: CodeUnavailable, Message: fmt.Sprintf("node %s has just left the mesh", home.Chosen.Node)}
 	}
-	q.Spec.Policy = policy
 	reply, err := n.askOrigin(ctx, peer, q)
-	return reply.Record, err
+	switch {
+	case err != nil:
+		return room.Record{}, err
+	case !reply.Found:
+		return room.Record{}, &Refusal{Code: CodeUnavailable, Policy: policy, Hint: "try again in a moment",
+			Message: fmt.Sprintf("node %s, which would be the room's home, may not be asked about it", peer.Name)}
+	}
+	n.noteRoom(reply.Record)
+	return reply.Record, nil
 }
 
 // create writes a new room's record on its home. One creation at a time, so
@@ -162,14 +260,25 @@ func (n *Node) create(spec room.Record, policy string) (room.Record, error) {
 	if rec, ok, err := n.known(n.ctx, spec.Name); ok || err != nil {
 		return rec, err
 	}
-	if err := n.allAsked(); err != nil { // the home may know of more than who asks it
+	if err := n.allAsked(spec.Tenant); err != nil { // the home may know of more than who asks it
 		return room.Record{}, err
 	}
 	rec := spec.WithDefaults()
+	if err := n.canProve(room.Record{Name: spec.Name, Tenant: spec.Tenant, Policy: policy}); err != nil {
+		return room.Record{}, err
+	}
+	if n.store != nil { // asked again when it is written; here it is told in whole
+		if _, v := n.keep(keeping(room.Record{Name: spec.Name, Tenant: spec.Tenant, Policy: policy}, residency.ClassMetadata)); !v.Allow {
+			return room.Record{}, refused(v)
+		}
+	}
 	rec.Policy, rec.SID, rec.CreatedMS = policy, room.NewID("RM_"), n.now().UnixMilli()
 	rec.Recording, rec.RecordingProblem = nil, ""
+	if err := n.pseudonymise(&rec); err != nil {
+		return room.Record{}, fmt.Errorf("create room: %w", err)
+	}
 	if n.store != nil {
-		if err := n.store.save(rec); err != nil {
+		if err := n.keepRecord(rec); err != nil {
 			return room.Record{}, fmt.Errorf("create room: %w", err)
 		}
 	}
@@ -183,7 +292,10 @@ func (n *Node) create(spec room.Record, policy string) (room.Record, error) {
 // askOrigin asks one origin. It is asked only if the policy that the room
 // would get admits it, for the room's name is the room's data.
 func (n *Node) askOrigin(ctx context.Context, origin residency.Node, q resolveRequest) (resolveReply, error) {
-	permit, v := n.permit(q.Spec.Name, q.Spec.Policy, residency.ClassSignalling, origin.Name, false)
+	permit, v := n.permit(q.Spec, residency.ClassSignalling, origin.Name, false)
+	if v.Rule == residency.RuleEvidence {
+		return resolveReply{}, unprovable(v)
+	}
 	if !v.Allow {
 		return resolveReply{}, nil // it cannot have a room that it may not have
 	}
@@ -204,6 +316,11 @@ func (n *Node) ask(ctx context.Context, permit residency.Permit, kind relay.Kind
 		return fmt.Errorf("ask node %s: %w", permit.Peer(), err)
 	}
 	b, err := link.Request(ctx, permit, kind, body)
+	var late *relay.RefusedError
+	if errors.As(err, &late) {
+		return &Refusal{Code: CodeUnavailable, Hint: "try again in a moment",
+			Message: fmt.Sprintf("the policies or a certificate changed while node %s was asked about the room", permit.Peer())}
+	}
 	if err != nil {
 		return fmt.Errorf("ask node %s: %w", permit.Peer(), decodeRefusal(err.Error()))
 	}
@@ -214,11 +331,15 @@ func (n *Node) ask(ctx context.Context, permit residency.Permit, kind relay.Kind
 }
 
 // doResolve answers another node's question about a room.
-func (n *Node) doResolve(ctx context.Context, from residency.NodeName, body []byte) ([]byte, residency.Permit, error) {
+func (n *Node) doResolve(ctx context.Context, asked question) ([]byte, residency.Permit, error) {
 	var q resolveRequest
-	if err := json.Unmarshal(body, &q); err != nil {
+	if err := json.Unmarshal(asked.body, &q); err != nil {
 		return nil, residency.Permit{}, &Refusal{Code: CodeInvalid, Message: fmt.Sprintf("resolve: %v", err)}
 	}
+	if err := asked.about(q.Spec.Name, residency.ClassSignalling); err != nil {
+		return nil, residency.Permit{}, err
+	}
+	from := asked.from
 	if err := control.ValidRoomName(q.Spec.Name); err != nil {
 		return nil, residency.Permit{}, &Refusal{Code: CodeInvalid, Message: err.Error()}
 	}
@@ -226,49 +347,54 @@ func (n *Node) doResolve(ctx context.Context, from residency.NodeName, body []by
 	if err != nil {
 		return nil, residency.Permit{}, err
 	}
-	policy := q.Spec.Policy
+	like := q.Spec
 	if found {
-		policy = rec.Policy
+		if q.Spec.Tenant != rec.Tenant {
+			return nil, residency.Permit{}, otherTenant(rec.Name)
+		}
+		like = rec
 	}
-	permit, v := n.permit(q.Spec.Name, policy, residency.ClassSignalling, from, n.outside(policy, q.Country))
+	permit, v := n.permit(like, residency.ClassSignalling, from, n.outside(like, q.Country))
 	if !v.Allow {
+		n.noteRefused(q.Spec.Name, v)
 		return nil, residency.Permit{}, refused(v)
 	}
 	if !found && q.Create {
-		if n.home(q.Spec.Name, policy) != n.cfg.Self.Name {
+		if n.home(q.Spec) != n.self().Name {
 			return nil, residency.Permit{}, &Refusal{Code: CodeUnavailable, Hint: "try again in a moment",
-				Message: fmt.Sprintf("nodes %s and %s do not agree which of them is home of the room", from, n.cfg.Self.Name)}
+				Message: fmt.Sprintf("nodes %s and %s do not agree which of them is home of the room", from, n.self().Name)}
 		}
-		if rec, err = n.create(q.Spec, n.policyName(policy)); err != nil {
+		if rec, err = n.create(q.Spec, n.policyName(q.Spec)); err != nil {
 			return nil, residency.Permit{}, err
 		}
 		found = true
 	}
-	b, err := json.Marshal(resolveReply{Found: found, Record: rec, Participants: n.participants(q.Spec.Name)})
+	b, err := json.Marshal(n.reply(found, rec, q.Identity))
 	return b, permit, err
 }
 
-// outside reports whether a country is known to lie outside a policy's media zone.
-func (n *Node) outside(policy string, c residency.Country) bool {
-	p, err := n.gate().Bundle().Policy(policy)
+// outside reports whether a country is known to lie outside a room's media zone.
+func (n *Node) outside(rec room.Record, c residency.Country) bool {
+	p, err := n.gate().Bundle().PolicyFor(rec.Tenant, rec.Policy)
 	return err == nil && c != "" && !p.Zone(residency.ClassMedia).Contains(c)
 }
 
 // permit asks the gate about a room that need not live on this node.
-func (n *Node) permit(name, policy string, c residency.Class, to residency.NodeName, outside bool) (residency.Permit, residency.Verdict) {
+func (n *Node) permit(rec room.Record, c residency.Class, to residency.NodeName, outside bool) (residency.Permit, residency.Verdict) {
 	peer, epoch, ok := n.peer(to)
 	if !ok {
-		return residency.Permit{}, residency.Verdict{Policy: policy, Class: c, Peer: to, Rule: residency.RuleCertificate,
+		return residency.Permit{}, residency.Verdict{Tenant: rec.Tenant, Policy: rec.Policy, Class: c, Peer: to, Rule: residency.RuleCertificate,
 			Reason: fmt.Sprintf("node %s is not a verified member of the mesh", to)}
 	}
-	return n.gate().Permit(residency.Request{Room: name, Policy: policy, Class: c, Peer: peer,
-		PeerEpoch: epoch, OutsideParticipant: outside, Now: n.now()})
+	return n.gate().Permit(residency.Request{Room: rec.Name, Tenant: rec.Tenant, Policy: rec.Policy, Class: c, Peer: peer,
+		PeerEpoch: epoch, OutsideParticipant: outside, Contradiction: n.contradiction(to), NoEvidence: n.noEvidenceOf(rec.Name), Now: n.now()})
 }
 
-func (n *Node) policyName(name string) string {
-	p, err := n.gate().Bundle().Policy(name)
+// policyName is the policy that a room gets which asks for the record's.
+func (n *Node) policyName(rec room.Record) string {
+	p, err := n.gate().Bundle().PolicyFor(rec.Tenant, rec.Policy)
 	if err != nil {
-		return name
+		return rec.Policy
 	}
 	return p.Name
 }

@@ -45,10 +45,18 @@ func FuzzRequest(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
+		var r resolveRequest
+		var c command
+		json.Unmarshal(body, &r) //nolint:errcheck // what cannot be read is of no room
+		json.Unmarshal(body, &c) //nolint:errcheck // likewise
 		for _, from := range []residency.NodeName{"dev", "nyc"} {
 			for _, answer := range []func() ([]byte, residency.Permit, error){
-				func() ([]byte, residency.Permit, error) { return n.doResolve(t.Context(), from, body) },
-				func() ([]byte, residency.Permit, error) { return n.doCommand(t.Context(), from, body) },
+				func() ([]byte, residency.Permit, error) {
+					return n.doResolve(t.Context(), question{from, r.Spec.Name, residency.ClassSignalling, body})
+				},
+				func() ([]byte, residency.Permit, error) {
+					return n.doCommand(t.Context(), question{from, c.Room, c.class(), body})
+				},
 			} {
 				b, permit, err := answer()
 				if err != nil && b != nil {

@@ -6,7 +6,6 @@ import (
 	"crypto/tls"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -18,17 +17,25 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/domicile/domicile/control"
+	"github.com/domicile/domicile/internal/freeport"
+	"github.com/domicile/domicile/internal/leaks"
 	"github.com/domicile/domicile/residency"
 	"github.com/domicile/domicile/residency/identity"
 	"github.com/domicile/domicile/router"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	leaks.Main(m,
+		// For good by design: certmagic's limiter, and the queue of the test authority.
+		goleak.IgnoreAnyFunction("github.com/caddyserver/certmagic.(*RingBufferRateLimiter).loop"),
+		goleak.IgnoreAnyFunction("github.com/letsencrypt/pebble/v2/va.VAImpl.processTasks"))
+}
 
 // patience bounds every wait of these tests; nothing waits for it to pass.
 const patience = 20 * time.Second
 
-var testKeys = control.Keys{"devkey": "secret-of-at-least-thirty-two-bytes"}
+var testKeys = control.Keys{"devkey": "secret-of-at-least-thirty-two-bytes",
+	"eu-key": "another-secret-of-thirty-two-bytes", "ru-key": "a-third-secret-of-thirty-two-bytes"}
 
 // eventually polls until ok. What it is used for has no event to wait for.
 func eventually(t *testing.T, what string, ok func() bool) {
@@ -91,7 +98,17 @@ func testBundle(epoch residency.Epoch) *residency.Bundle {
 		"eea-only":   {Name: "eea-only", Title: "EEA", Zones: zones(eea), Recording: recorded},
 		"consent":    {Name: "consent", Zones: zones(eea), Recording: residency.RecordingRule{Allowed: true, Consent: true}},
 		"unrecorded": {Name: "unrecorded", Zones: zones(eea)},
-	}}
+	}, Overrides: onLoopback("fra", "par", "waw", "vie", "osl", "nyc")}
+}
+
+// onLoopback believes nodes that all run on one machine: they are nearer to each
+// other than their countries can be.
+func onLoopback(names ...residency.NodeName) []residency.Override {
+	var out []residency.Override
+	for _, name := range names {
+		out = append(out, residency.Override{Node: name, Reason: "the test runs on one machine", Until: time.Now().Add(24 * time.Hour)})
+	}
+	return out
 }
 
 // testMesh is a mesh of nodes in this process, on loopback.
@@ -108,7 +125,9 @@ type testNode struct {
 	cfg  Config
 	addr netip.AddrPort // HTTP and WebSocket
 	log  *logBuffer
-	stop func()
+
+	cancel context.CancelFunc // has it stop
+	stop   func()             // and waits until it has
 }
 
 // logBuffer keeps what a node logs, to look for what must not be there.
@@ -131,13 +150,21 @@ func (l *logBuffer) String() string {
 
 func newMesh(t *testing.T, b *residency.Bundle, places ...string) *testMesh {
 	t.Helper()
+	return newMeshOf(t, b, func(*testMesh, *Config) {}, places...)
+}
+
+// newMeshOf starts nodes whose configurations are changed before.
+func newMeshOf(t *testing.T, b *residency.Bundle, change func(*testMesh, *Config), places ...string) *testMesh {
+	t.Helper()
 	ca, err := identity.CreateCA(t.TempDir(), "test CA", time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
 	m := &testMesh{t: t, ca: ca, bundle: b, nodes: map[residency.NodeName]*testNode{}}
 	for _, p := range places {
-		m.start(m.config(p))
+		cfg := m.config(p)
+		change(m, &cfg)
+		m.start(cfg)
 	}
 	m.converge()
 	return m
@@ -146,21 +173,11 @@ func newMesh(t *testing.T, b *residency.Bundle, places ...string) *testMesh {
 // freePort finds a port that is free for UDP and TCP.
 func freePort(t *testing.T) netip.AddrPort {
 	t.Helper()
-	for range 100 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		addr := netip.MustParseAddrPort(l.Addr().String())
-		c, err := net.ListenPacket("udp", addr.String())
-		l.Close()
-		if err == nil {
-			c.Close()
-			return addr
-		}
+	port, err := freeport.Find()
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("no free port")
-	return netip.AddrPort{}
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(port))
 }
 
 // config makes a node's configuration from a place such as "fra DE origin".
@@ -190,10 +207,10 @@ func (m *testMesh) config(place string) Config {
 	cfg := Config{
 		Self: self, Bundle: m.bundle, Certificate: tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, Roots: m.ca.Pool(),
 		Mesh:      Mesh{Join: slices.Clone(m.join), Keys: [][]byte{bytes.Repeat([]byte{7}, 32)}},
-		Listen:    Listen{HTTP: any, Media: any, Relay: any, Gossip: gossip},
+		Listen:    Listen{HTTP: any, Media: any, Relay: any, RelayMedia: any, Gossip: gossip},
 		PublicURL: "https://" + f[0] + ".example", City: f[0], Keys: testKeys,
 		Geo: Geo{Unknown: router.FallbackLocal, AcceptClaimed: true}, Page: Page{Guests: true, GuestsMayRecord: true},
-		DataDir: filepath.Join(m.t.TempDir(), f[0]), Version: "test",
+		DataDir: filepath.Join(m.t.TempDir(), f[0]), Version: "test", Policies: Policies{Open: m.open},
 	}
 	m.join = append(m.join, gossip.String())
 	return cfg
@@ -213,6 +230,7 @@ func (m *testMesh) start(cfg Config) *testNode {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- n.Run(ctx) }()
+	tn.cancel = cancel
 	tn.stop = sync.OnceFunc(func() {
 		cancel()
 		select {
@@ -225,6 +243,9 @@ func (m *testMesh) start(cfg Config) *testNode {
 		}
 	})
 	m.t.Cleanup(func() {
+		for _, n := range m.nodes {
+			n.cancel() // all at once: each takes its leave of the others for a while
+		}
 		tn.stop()
 		if m.t.Failed() && testing.Verbose() {
 			m.t.Logf("log of %s:\n%s", cfg.Self.Name, tn.log)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/livekit/protocol/livekit"
@@ -39,6 +40,7 @@ func (n *Node) serveRTC(w http.ResponseWriter, r *http.Request) {
 	}
 	rm, att, err := n.admit(r.Context(), r, join)
 	if err != nil {
+		n.remember(join.Room, join.Identity, err)
 		n.log.Info("attendee is refused", "rule", asRefusal(err).Rule, "code", asRefusal(err).Code)
 		signal.WriteRefusal(w, toSignal(err))
 		return
@@ -54,15 +56,18 @@ func (n *Node) serveRTC(w http.ResponseWriter, r *http.Request) {
 
 var errShutdown = &Refusal{Code: CodeUnavailable, Message: "this node is shutting down", Hint: "join again, another node takes over"}
 
-// resume gives a client its session back if it is on this node and the client is
-// still where it was; who has moved to another country is placed anew.
+// resume gives a client its session back. If that is on another node, or the client
+// is in another country now, this node takes it over, if it may serve the client.
 func (n *Node) resume(r *http.Request, conn *signal.Conn, join signal.Join) string {
 	rm := n.rooms.get(join.Room)
 	att, err := n.attendee(geo.ClientAddr(r, n.cfg.Geo.TrustedProxies), "")
-	if rm == nil || err != nil || rm.Resume(n.ctx, conn, join, n.whereabouts(att)) != nil {
+	if err != nil {
 		return anew(conn)
 	}
-	return ""
+	if rm != nil && n.ownedBy(rm.Snapshot().Record, join.Token.APIKey) == nil && rm.Resume(n.ctx, conn, join, n.whereabouts(att)) == nil {
+		return ""
+	}
+	return n.takeOver(r, conn, join)
 }
 
 // anew tells a client that wants its old session back to join from the start.
@@ -76,6 +81,13 @@ func anew(conn *signal.Conn) string {
 // joining, all is asked once more: it may have been deleted.
 func (n *Node) serve(rm *room.Room, r *http.Request, conn *signal.Conn, join signal.Join, att room.Attendee) string {
 	defer n.endTURN(rm.Name(), att.Sid)
+	from := geo.ClientAddr(r, n.cfg.Geo.TrustedProxies)
+	defer n.arrivals.came(att.Sid, n.geo.Attendee(from))()
+	ctx, stop := context.WithCancel(n.ctx)
+	var line sync.WaitGroup
+	line.Go(func() { n.measureLine(ctx, conn, from) })
+	defer line.Wait()
+	defer stop()
 	err := rm.Serve(n.ctx, conn, join, att)
 	if errors.Is(err, room.ErrClosed) {
 		var again *room.Room
@@ -103,7 +115,7 @@ func (n *Node) admit(ctx context.Context, r *http.Request, join signal.Join) (*r
 	if err != nil {
 		return nil, room.Attendee{}, &Refusal{Code: CodeUnavailable, Message: err.Error(), Hint: "join through another node"}
 	}
-	return rm, room.Attendee{Sid: room.NewID("PA_"), Country: country}, nil
+	return rm, room.Attendee{Sid: room.NewID("PA_"), Country: country, Plain: r.TLS == nil}, nil
 }
 
 // mayJoin finds the room and asks whether this node may serve this attendee in it.
@@ -113,15 +125,19 @@ func (n *Node) mayJoin(ctx context.Context, r *http.Request, join signal.Join) (
 		return room.Record{}, "", err
 	}
 	country := n.whereabouts(att)
+	spec := room.Record{Name: join.Room, Tenant: n.tenantOf(join.Token.APIKey), Policy: join.Token.RoomPreset}
 	found, err := n.lookup(ctx, resolveRequest{
-		Spec: room.Record{Name: join.Room, Policy: join.Token.RoomPreset}, Create: true, Country: country})
+		Spec: spec, Create: true, Country: country, Identity: join.Identity})
 	if err != nil {
-		return room.Record{}, "", n.elsewhere(join.Room, att, err)
+		return room.Record{}, "", n.elsewhere(spec, att, err)
 	}
 	rec := found.Record
-	placement := n.place(rec.Name, rec.Policy, att)
-	if !slices.ContainsFunc(placement.Ranked, func(c router.Ranked) bool { return c.Node == n.cfg.Self.Name && c.Allowed }) {
+	placement := n.place(rec, att, found.seat())
+	if !slices.ContainsFunc(placement.Ranked, func(c router.Ranked) bool { return c.Node == n.self().Name && c.Allowed }) {
 		return rec, "", n.notHere(placement, rec.Policy)
+	}
+	if err := n.canProve(rec); err != nil {
+		return rec, "", err
 	}
 	if rec.MaxParticipants > 0 && found.Participants >= int(rec.MaxParticipants) && !n.replaces(join) {
 		return rec, "", &Refusal{Code: CodeForbidden, Rule: "full", Message: fmt.Sprintf("%v: %d participants at most", room.ErrFull, rec.MaxParticipants)}
@@ -141,23 +157,24 @@ func (n *Node) replaces(join signal.Join) bool {
 }
 
 // elsewhere adds to a residency refusal the node that would do.
-func (n *Node) elsewhere(name string, att router.Attendee, err error) error {
+func (n *Node) elsewhere(rec room.Record, att router.Attendee, err error) error {
 	var r *Refusal
 	if !errors.As(err, &r) || !r.byPlace() {
 		return err
 	}
-	return r.instead(n.place(name, r.Policy, att), n.cfg.Self.Name)
+	rec.Policy = r.Policy
+	return r.instead(n.place(rec, att, n.seatHere(rec.Name, "")), n.self().Name)
 }
 
 // notHere explains why this node does not serve an attendee.
 func (n *Node) notHere(p router.Placement, policy string) error {
 	r := &Refusal{Code: CodeRefused, Rule: p.Rule, Policy: policy, Message: p.Reason}
 	for _, c := range p.Ranked {
-		if c.Node == n.cfg.Self.Name {
+		if c.Node == n.self().Name {
 			r.Rule, r.Message = c.Rule, c.Reason
 		}
 	}
-	return r.instead(p, n.cfg.Self.Name)
+	return r.instead(p, n.self().Name)
 }
 
 // validate is GET /rtc/validate: what clients ask after a refusal, because
@@ -173,15 +190,15 @@ func (n *Node) validate(w http.ResponseWriter, r *http.Request) {
 
 // roomDeps is what rooms get from this node.
 func (n *Node) roomDeps() room.Deps {
-	d := room.Deps{
-		Self: n.cfg.Self, City: n.cfg.City, Gate: n.gate, Peer: n.peer, Link: n.link, Home: n.home,
-		Save:         func(room.Record) error { return nil },
-		Forget:       func(string) error { return nil },
+	d := room.Deps{KeepChat: n.keepChat, Continue: n.continueRecording, Begin: n.beginRecording, Egress: n.noteEgress, Event: n.noteEvent, Consent: n.noteConsent, SentAway: n.sentAway,
+		Self: n.self(), City: n.cfg.City, Gate: n.gate, Peer: n.peer, Contradiction: n.contradiction, NoEvidence: n.noEvidenceOf, Kept: n.noteKept, Withdrawn: n.withdraws, Refused: n.noteRefused, TurnedAway: n.turned.add, Link: n.roomLink, Home: n.home,
+		Save:         func(residency.Permit, room.Record) error { return nil },
+		Forget:       func(room.Record) error { return nil },
 		RemoteUnmute: n.cfg.Rooms.RemoteUnmute,
-		Vault:        n.vault, Engine: n.engine, ICEServers: n.iceServers, Mint: n.mint, MaxSpeakers: n.cfg.MaxSpeakers, Now: n.now, Log: n.log,
+		Places:       n.cfg.Places, Vault: n.vault, Engine: n.engine, ICEServers: n.iceServers, Owner: n.owner, Mint: n.mint, MaxSpeakers: n.cfg.MaxSpeakers, FanOut: n.cfg.FanOut, RoundTrip: n.roundTrip, Load: n.loadOf, Trees: &n.trees, Now: time.Now, Date: n.now, Log: n.log,
 	}
 	if n.store != nil {
-		d.Save, d.Forget = n.store.save, n.store.forget
+		d.Save, d.Forget = n.store.writer.put, n.forgetRoom
 	}
 	return d
 }
@@ -189,16 +206,4 @@ func (n *Node) roomDeps() room.Deps {
 // mint renews the token of somebody who is here, with the key that made the first.
 func (n *Node) mint(g control.Grants, ttl time.Duration) (string, error) {
 	return control.MintToken(g.APIKey, n.cfg.Keys[g.APIKey], g, ttl, n.now())
-}
-
-// mayRecord reports whether the policy of a room lets it be recorded, and where.
-func (n *Node) recordingNode(rec room.Record) (residency.NodeName, error) {
-	p := router.RecordingNode(n.gate(), rec.Name, rec.Policy, n.homes(), n.now())
-	if p.Chosen == nil {
-		return "", &Refusal{Code: CodeRefused, Rule: p.Rule, Policy: rec.Policy, Message: p.Reason, Hint: p.Hint}
-	}
-	if p.Chosen.Node == "" {
-		return "", fmt.Errorf("recording of a room: no node")
-	}
-	return p.Chosen.Node, nil
 }

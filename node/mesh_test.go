@@ -15,6 +15,7 @@ import (
 // TestTwoNodesOfOneName starts a second node under a name that is taken: the
 // mesh says so, in its state and in the log.
 func TestTwoNodesOfOneName(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, testBundle(1), "fra DE origin", "waw PL")
 	waw := m.node("waw")
 	first := m.nodes["fra"]
@@ -36,6 +37,7 @@ func TestTwoNodesOfOneName(t *testing.T) {
 
 // TestDeletedRoomStaysDeleted says hello from a node that did not hear of the end.
 func TestDeletedRoomStaysDeleted(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, testBundle(1), "fra DE origin", "waw PL", "nyc US")
 	fra, waw := m.node("fra"), m.node("waw")
 	hello := func(from *testNode, rec room.Record, outside bool) {
@@ -44,7 +46,7 @@ func TestDeletedRoomStaysDeleted(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		permit, v := from.permit(rec.Name, rec.Policy, residency.ClassSignalling, "fra", false)
+		permit, v := from.permit(rec, residency.ClassSignalling, "fra", false)
 		if !v.Allow {
 			t.Fatal(v.Reason)
 		}
@@ -82,6 +84,7 @@ func TestDeletedRoomStaysDeleted(t *testing.T) {
 
 // TestNewReleasesWhatItOpened starts a node whose last socket is taken.
 func TestNewReleasesWhatItOpened(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, testBundle(1), "fra DE origin")
 	cfg := m.config("waw PL origin")
 	cfg.Listen.Relay, cfg.Listen.Media = freePort(t), freePort(t)

@@ -26,8 +26,14 @@ const (
 
 // class is the data class that a command is.
 func (c command) class() residency.Class {
-	if c.Op == opData {
+	if c.Op == opData || c.Op == opKeepChat {
 		return residency.ClassChat
+	}
+	if c.Op == opAttendance || c.Op == opRegister || c.Op == opRegistrations {
+		return residency.ClassMetadata
+	}
+	if c.Op == opConsents {
+		return residency.ClassRecording
 	}
 	return residency.ClassSignalling
 }
@@ -70,13 +76,13 @@ func (s service) UpdateSubscriptions(ctx context.Context, req *livekit.UpdateSub
 // SendData implements control.Moderation. A node of the room sends to the others
 // itself; any other node asks the home to.
 func (s service) SendData(ctx context.Context, req *livekit.SendDataRequest) error {
-	rec, err := s.n.resolve(ctx, resolveRequest{Spec: room.Record{Name: req.Room}})
+	rec, err := s.n.resolve(ctx, s.about(ctx, req.Room))
 	if err != nil {
 		return toControl(err)
 	}
-	to := s.n.home(req.Room, rec.Policy)
+	to := s.n.home(rec)
 	if s.n.rooms.get(req.Room) != nil {
-		to = s.n.cfg.Self.Name
+		to = s.n.self().Name
 	}
 	_, err = s.n.command(ctx, to, rec, command{Op: opData, Room: req.Room, Request: encodeRequest(req)})
 	return toControl(err)
@@ -84,12 +90,12 @@ func (s service) SendData(ctx context.Context, req *livekit.SendDataRequest) err
 
 // UpdateRoomMetadata implements control.Moderation.
 func (s service) UpdateRoomMetadata(ctx context.Context, name, metadata string) (*livekit.Room, error) {
-	rec, err := s.n.resolve(ctx, resolveRequest{Spec: room.Record{Name: name}})
+	rec, err := s.n.resolve(ctx, s.about(ctx, name))
 	if err != nil {
 		return nil, toControl(err)
 	}
 	req := &livekit.UpdateRoomMetadataRequest{Room: name, Metadata: metadata}
-	out, err := s.n.command(ctx, s.n.home(name, rec.Policy), rec, command{Op: opMetadata, Room: name, Request: encodeRequest(req)})
+	out, err := s.n.command(ctx, s.n.home(rec), rec, command{Op: opMetadata, Room: name, Request: encodeRequest(req)})
 	if err != nil {
 		return nil, toControl(err)
 	}
@@ -101,7 +107,7 @@ func (s service) UpdateRoomMetadata(ctx context.Context, name, metadata string) 
 
 // aboutParticipant has the node that serves a participant carry a request out.
 func (s service) aboutParticipant(ctx context.Context, op string, req participantRequest) (reply, error) {
-	rec, err := s.n.resolve(ctx, resolveRequest{Spec: room.Record{Name: req.GetRoom()}})
+	rec, err := s.n.resolve(ctx, s.about(ctx, req.GetRoom()))
 	if err != nil {
 		return reply{}, err
 	}
@@ -138,7 +144,7 @@ func (n *Node) whereIs(rec room.Record, identity string) residency.NodeName {
 			return at
 		}
 	}
-	return n.home(rec.Name, rec.Policy)
+	return n.home(rec)
 }
 
 // withParticipant carries a command out on this node if it serves the participant;
@@ -154,7 +160,7 @@ func (n *Node) withParticipant(ctx context.Context, c command, do func(*room.Roo
 		return out, moderation(err)
 	}
 	at, ok := r.Snapshot().Where(c.Identity)
-	if !ok || at == n.cfg.Self.Name || c.Passed {
+	if !ok || at == n.self().Name || c.Passed {
 		return reply{}, absent
 	}
 	c.Passed = true
@@ -251,16 +257,19 @@ func (n *Node) setMetadata(ctx context.Context, rec room.Record, c command) (rep
 	defer n.creating.Unlock()
 	if r := n.rooms.get(rec.Name); r != nil {
 		rec, err := r.UpdateMetadata(ctx, req.Metadata)
+		if n.store != nil {
+			n.store.writer.settle(ctx, rec.Name) // who asked for it is answered when it is kept
+		}
 		return reply{Rooms: []listedRoom{{rec, len(r.Snapshot().Participants)}}}, moderation(err)
 	}
-	if n.store == nil || n.home(rec.Name, rec.Policy) != n.cfg.Self.Name {
+	if n.store == nil || n.home(rec) != n.self().Name {
 		return reply{}, moderation(room.ErrNotHome)
 	}
 	if err := control.ValidMetadata(req.Metadata); err != nil {
 		return reply{}, moderation(err)
 	}
-	rec.Metadata = req.Metadata
-	if err := n.store.save(rec); err != nil {
+	rec = rec.Rewritten(req.Metadata, n.self().Name)
+	if err := n.keepRecord(rec); err != nil {
 		return reply{}, fmt.Errorf("update room metadata: %w", err)
 	}
 	return reply{Rooms: []listedRoom{{Record: rec}}}, nil

@@ -32,6 +32,7 @@ func (c *client) silence(sid, other string) {
 // TestModeratorMutes mutes through any node: nothing of the track arrives any more,
 // here or elsewhere, although the client goes on sending.
 func TestModeratorMutes(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, testBundle(1), "fra DE origin", "waw PL", "vie AT")
 	anna := enter(t, m.node("waw"), "town", "anna", nil)
 	bob, carl := enter(t, m.node("fra"), "town", "bob", nil), enter(t, m.node("waw"), "town", "carl", nil)
@@ -73,6 +74,7 @@ func TestModeratorMutes(t *testing.T) {
 
 // TestModeratorPermits takes the right to publish away and gives it back.
 func TestModeratorPermits(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, testBundle(1), "fra DE origin", "waw PL", "vie AT")
 	anna, bob := enter(t, m.node("waw"), "town", "anna", nil), enter(t, m.node("fra"), "town", "bob", nil)
 	sid := anna.publish("mic", livekit.TrackType_AUDIO)
@@ -110,6 +112,7 @@ func TestModeratorPermits(t *testing.T) {
 
 // TestModeratorSubscribes chooses what somebody receives.
 func TestModeratorSubscribes(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, testBundle(1), "fra DE origin", "waw PL", "vie AT")
 	anna := enter(t, m.node("waw"), "town", "anna", nil)
 	bob := enter(t, m.node("fra"), "town", "bob", nil, "auto_subscribe", "0")
@@ -134,6 +137,7 @@ func TestModeratorSubscribes(t *testing.T) {
 
 // TestServerData sends data from the API to all and to some, through any node.
 func TestServerData(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, testBundle(1), "fra DE origin", "waw PL", "vie AT")
 	anna, bob := enter(t, m.node("waw"), "town", "anna", nil), enter(t, m.node("fra"), "town", "bob", nil)
 	for _, c := range []*client{anna, bob} {
@@ -183,6 +187,7 @@ func TestServerData(t *testing.T) {
 // TestRoomMetadata changes a room's metadata through any node, with people in it and
 // without.
 func TestRoomMetadata(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, testBundle(1), "fra DE origin", "waw PL", "vie AT")
 	ctx := context.Background()
 	if _, err := (service{m.node("fra").Node}).CreateRoom(ctx, &livekit.CreateRoomRequest{Name: "empty", Metadata: "old"}); err != nil {

@@ -49,11 +49,14 @@ func (k *knownOrigins) away(member, counts func(residency.Node) bool) residency.
 
 // allAsked refuses while an origin is away. It may hold the record of a room of
 // any name, under a narrower policy than the one a new room would get; failover
-// never widens a zone. An origin counts until its certificate ends or is revoked.
-func (n *Node) allAsked() error {
+// never widens a zone. An origin counts until its certificate ends or is revoked,
+// and unless it serves other tenants alone.
+func (n *Node) allAsked(tenant string) error {
 	away := n.origins.away(
 		func(o residency.Node) bool { _, _, ok := n.peer(o.Name); return ok },
-		func(o residency.Node) bool { return o.ValidAt(n.now()) && !n.gate().Bundle().Revokes(o.Serial) })
+		func(o residency.Node) bool {
+			return o.ValidAt(n.now()) && !n.gate().Bundle().Revokes(o.Serial) && n.gate().Serves(o.Name, tenant)
+		})
 	if away == "" {
 		return nil
 	}

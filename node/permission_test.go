@@ -9,6 +9,7 @@ import (
 // TestPermissionsAcrossNodes stops a track where nobody may have it: at its
 // publisher's node, for the whole node.
 func TestPermissionsAcrossNodes(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, testBundle(1), "fra DE origin", "waw PL")
 	fra, waw := m.node("fra"), m.node("waw")
 	anna, carl := enter(t, waw, "town", "anna", nil), enter(t, waw, "town", "carl", nil)

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -37,7 +38,10 @@ const (
 	CodeInvalid      = "invalid"             // the request cannot be carried out as it stands
 	CodeForbidden    = "forbidden"           // the token does not grant it
 	CodePrecondition = "failed_precondition" // the node's configuration does not allow it
+	CodeMissing      = "unimplemented"       // this server does not have it
 	CodeUnavailable  = "unavailable"         // a node that is needed cannot be asked now
+	CodeBusy         = "busy"                // too many such requests from one network
+	CodeGone         = "gone"                // a link that has expired
 	CodeInternal     = "internal"            // this node failed; its log says how
 )
 
@@ -67,32 +71,39 @@ func (r *Refusal) status() int {
 		return http.StatusBadRequest
 	case CodePrecondition:
 		return http.StatusPreconditionFailed
+	case CodeMissing:
+		return http.StatusNotImplemented
 	case CodeUnavailable:
 		return http.StatusServiceUnavailable
+	case CodeGone:
+		return http.StatusGone
+	case CodeBusy:
+		return http.StatusTooManyRequests
 	}
 	return http.StatusInternalServerError
 }
 
 // refused turns a verdict into a refusal.
 func refused(v residency.Verdict) *Refusal {
-	return &Refusal{Code: CodeRefused, Message: v.Reason, Rule: v.Rule, Policy: v.Policy}
+	return &Refusal{Code: CodeRefused, Message: v.Reason, Hint: v.Hint, Rule: v.Rule, Policy: v.Policy}
 }
 
 // byPlace reports whether another node might grant what this one refuses.
 func (r *Refusal) byPlace() bool {
-	return r.Code == CodeRefused && r.Rule != rulePolicyMismatch && r.Rule != ruleOriginAway
+	return r.Code == CodeRefused && r.Rule != rulePolicyMismatch && r.Rule != ruleOriginAway && r.Rule != ruleOtherTenant
 }
 
 // instead adds the node that a placement chose, unless that is the one that refuses.
+// What placement suggests comes before the gate's hint, which is for operators.
 func (r *Refusal) instead(p router.Placement, self residency.NodeName) *Refusal {
 	out := *r
 	if p.Node() == self {
 		return &out
 	}
 	if p.Chosen != nil {
-		out.Use = &Use{Node: p.Chosen.Node, URL: p.Chosen.URL}
-	} else if out.Hint == "" {
-		out.Hint = p.Hint
+		out.Use, out.Hint = &Use{Node: p.Chosen.Node, URL: p.Chosen.URL}, ""
+	} else {
+		out.Hint = cmp.Or(p.Hint, out.Hint)
 	}
 	return &out
 }

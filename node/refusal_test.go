@@ -97,8 +97,12 @@ func TestGraveyard(t *testing.T) {
 		g.add(fmt.Sprint(i))
 		g.add(fmt.Sprint(i)) // once is enough
 	}
-	if g.has("9") || !g.has("10") || !g.has(fmt.Sprint(maxGraves+9)) || len(g.sids) != maxGraves || len(g.ring) != maxGraves {
+	if g.has("9", 1) || !g.has("10", 1) || !g.has(fmt.Sprint(maxGraves+9), 1<<63) || len(g.sids) != maxGraves || len(g.ring) != maxGraves {
 		t.Errorf("%d, %d", len(g.sids), len(g.ring))
+	}
+	g.addTerm("RM_x", 3) // it expired, and may go on elsewhere in a later term
+	if !g.has("RM_x", 2) || !g.has("RM_x", 3) || g.has("RM_x", 4) {
+		t.Error("a room that goes on is taken for over")
 	}
 }
 

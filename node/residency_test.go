@@ -20,6 +20,7 @@ import (
 // TestEEAOnly keeps a node outside the zone out of a room: by its attendees, by
 // its questions, and by what it claims.
 func TestEEAOnly(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, testBundle(1), "fra DE origin", "nyc US")
 	fra, nyc := m.node("fra"), m.node("nyc")
 	bob := enter(t, fra, "closed", "bob", preset("eea-only"))
@@ -82,7 +83,7 @@ func lies(t *testing.T, fra, nyc *testNode, bob *client, camera string) {
 		if kind == room.KindData {
 			class = residency.ClassChat
 		}
-		permit, v := nyc.permit("closed", "eea-only", class, "fra", true)
+		permit, v := nyc.permit(room.Record{Name: "closed", Policy: "eea-only"}, class, "fra", true)
 		if !v.Allow {
 			t.Fatalf("the test cannot speak: %s", v.Reason)
 		}
@@ -171,6 +172,7 @@ func TestPolicyTightened(t *testing.T) {
 
 // TestPolicyRenewed lets media flow on when a new epoch changes nothing for it.
 func TestPolicyRenewed(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, testBundle(1), "fra DE origin", "nyc US")
 	bob := enter(t, m.node("fra"), "town", "bob", nil)
 	camera := bob.publish("camera", livekit.TrackType_VIDEO)

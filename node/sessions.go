@@ -1,6 +1,9 @@
 package node
 
-import "sync"
+import (
+	"math"
+	"sync"
+)
 
 // sessions counts the attendees' connections that are being served.
 type sessions struct {
@@ -37,21 +40,26 @@ const maxGraves = 4096
 // graveyard remembers the last deleted rooms by their sid.
 type graveyard struct {
 	mu   sync.Mutex
-	sids map[string]bool
+	sids map[string]uint64 // and the last of their terms
 	ring []string
 	next int
 }
 
-func (g *graveyard) add(sid string) {
+func (g *graveyard) add(sid string) { g.addTerm(sid, math.MaxUint64) }
+
+// addTerm remembers a room that was over in a term of its home's: on another side of a
+// torn mesh it may go on in a later one.
+func (g *graveyard) addTerm(sid string, term uint64) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.sids == nil {
-		g.sids = map[string]bool{}
+		g.sids = map[string]uint64{}
 	}
-	if g.sids[sid] {
+	if old, known := g.sids[sid]; known {
+		g.sids[sid] = max(old, term)
 		return
 	}
-	g.sids[sid] = true
+	g.sids[sid] = term
 	if len(g.ring) < maxGraves {
 		g.ring = append(g.ring, sid)
 		return
@@ -61,8 +69,9 @@ func (g *graveyard) add(sid string) {
 	g.next = (g.next + 1) % maxGraves
 }
 
-func (g *graveyard) has(sid string) bool {
+func (g *graveyard) has(sid string, term uint64) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.sids[sid]
+	last, known := g.sids[sid]
+	return known && term <= last
 }

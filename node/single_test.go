@@ -26,6 +26,8 @@ type single struct {
 	token string
 	mids  map[string]string // track by MID, of the last answer
 	offer sync.Mutex        // one negotiation at a time
+	sent  []*webrtc.TrackLocalStaticRTP
+	moved bool
 }
 
 // v1 joins with the offer in the join request, as livekit-client does.
@@ -44,20 +46,22 @@ func v1(t *testing.T, n *testNode, room, identity string) *single {
 	if c.reliable, err = c.pub.CreateDataChannel("_reliable", &webrtc.DataChannelInit{Ordered: &ordered}); err != nil {
 		t.Fatal(err)
 	}
-	c.reliable.OnMessage(func(m webrtc.DataChannelMessage) {
-		p := &livekit.DataPacket{}
-		if proto.Unmarshal(m.Data, p) == nil {
-			c.mu.Lock()
-			c.data = append(c.data, p)
-			c.mu.Unlock()
-		}
-	})
+	c.reliable.OnMessage(c.receiveData)
 	c.sections(1, 1)
 	c.connect(&livekit.JoinRequest{PublisherOffer: c.describe(nil)})
 	t.Cleanup(c.close)
 	c.await("greeting", func() bool { return c.join != nil || c.ended })
 	c.take()
 	return c
+}
+
+func (c *client) receiveData(m webrtc.DataChannelMessage) {
+	p := &livekit.DataPacket{}
+	if proto.Unmarshal(m.Data, p) == nil {
+		c.mu.Lock()
+		c.data = append(c.data, p)
+		c.mu.Unlock()
+	}
 }
 
 // connect opens a signalling connection.
@@ -148,7 +152,7 @@ func (c *single) describe(opts *webrtc.OfferOptions) *livekit.SessionDescription
 func (c *single) take() {
 	select {
 	case sdp := <-c.answered:
-		if err := c.pub.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: sdp}); err != nil {
+		if err := c.pub.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: sdp}); err != nil && c.ctx.Err() == nil {
 			c.t.Errorf("%s: %v", c.identity, err)
 		}
 	case <-c.ctx.Done():
@@ -183,12 +187,14 @@ func (c *single) show(cid string) string {
 		Cid: cid, Type: livekit.TrackType_VIDEO, Source: livekit.TrackSource_CAMERA}}})
 	c.renegotiate(nil)
 	c.await("track is announced", func() bool { return c.tracks[cid] != nil })
+	c.sent = append(c.sent, track)
 	c.wg.Go(func() { c.stream(track, livekit.TrackType_VIDEO) })
 	return c.tracks[cid].Sid
 }
 
 // TestSinglePeerConnection meets over v0 and v1, publishing both ways.
 func TestSinglePeerConnection(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, testBundle(1), "fra DE origin", "waw PL")
 	fra, waw := m.node("fra"), m.node("waw")
 	anna := v1(t, fra, "town", "anna")
@@ -225,6 +231,7 @@ func TestSinglePeerConnection(t *testing.T) {
 // TestResumeOfMedia loses the signalling of both kinds of client, and the others
 // notice nothing: media goes on meanwhile, and after an ICE restart.
 func TestResumeOfMedia(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, testBundle(1), "fra DE origin")
 	fra := m.node("fra")
 	anna, bob := v1(t, fra, "town", "anna"), enter(t, fra, "town", "bob", nil)

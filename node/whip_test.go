@@ -205,6 +205,7 @@ func (c *directClient) delete() int {
 
 // TestWHIP publishes over plain HTTP into a room that people see on other nodes.
 func TestWHIP(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, testBundle(1), "fra DE origin", "waw PL")
 	bob := enter(t, m.node("fra"), "studio", "bob", nil)
 	encoder := newDirectClient(t, m.node("waw"), "studio", "encoder", func(g *control.Grants) {
@@ -267,6 +268,7 @@ func TestWHIP(t *testing.T) {
 
 // TestWHIPEndsWithItsMedia: an encoder that goes without a word is gone.
 func TestWHIPEndsWithItsMedia(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, testBundle(1), "fra DE origin")
 	bob := enter(t, m.node("fra"), "studio", "bob", nil)
 	encoder := newDirectClient(t, m.node("fra"), "studio", "encoder", nil).sends()
@@ -282,6 +284,7 @@ func TestWHIPEndsWithItsMedia(t *testing.T) {
 
 // TestWHEP plays what one participant publishes, then what the room shows.
 func TestWHEP(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, testBundle(1), "fra DE origin", "waw PL")
 	anna := enter(t, m.node("waw"), "studio", "anna", nil)
 	player := func(path string, edit func(*control.Grants)) *directClient {
@@ -348,6 +351,7 @@ func TestWHEP(t *testing.T) {
 }
 
 func TestWHIPRefusals(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, testBundle(1), "fra DE origin", "nyc US")
 	c := newDirectClient(t, m.node("nyc"), "parliament", "encoder", preset("eea-only")).sends()
 	res, body := c.tryPost("/whip")
@@ -396,6 +400,7 @@ func TestAsProblem(t *testing.T) {
 
 // TestEncodersAreAnswered offers a node what known encoders and players offer.
 func TestEncodersAreAnswered(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, testBundle(1), "fra DE origin")
 	anna := enter(t, m.node("fra"), "studio", "anna", nil)
 	anna.publish("camera", livekit.TrackType_VIDEO)
@@ -430,6 +435,7 @@ func TestEncodersAreAnswered(t *testing.T) {
 // TestWHEPFollowsTheSpeaker: two people on two nodes speak in turn, and a player
 // on a third that named nobody sees who speaks.
 func TestWHEPFollowsTheSpeaker(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, testBundle(1), "fra DE origin", "waw PL", "nyc US")
 	anna := newSpeaker(t, m.node("waw"), "anna", 'A')
 	bob := newSpeaker(t, m.node("fra"), "bob", 'B')
@@ -525,6 +531,7 @@ func (c *speakingClient) speak(ctx context.Context, picture, sound *webrtc.Track
 // TestWHEPOnANodeWithoutTheRoom: the first player of a node comes before the node
 // knows who is in the room.
 func TestWHEPOnANodeWithoutTheRoom(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, testBundle(1), "fra DE origin", "waw PL", "nyc US")
 	anna := enter(t, m.node("waw"), "studio", "anna", nil)
 	anna.publish("camera", livekit.TrackType_VIDEO)

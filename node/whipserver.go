@@ -146,6 +146,7 @@ func (e encoders) open(ctx context.Context, j whip.Join, join signal.Join, kind 
 	for again := true; ; again = false {
 		rm, att, err := e.n.admit(ctx, j.Request, join)
 		if err != nil {
+			e.n.remember(join.Room, join.Identity, err)
 			e.n.log.Info("WHIP or WHEP client is refused", "rule", asRefusal(err).Rule, "code", asRefusal(err).Code)
 			return nil, whip.Answer{}, asProblem(err)
 		}
@@ -211,7 +212,7 @@ func asProblem(err error) error {
 		return p
 	case errors.Is(err, room.ErrCodec), errors.Is(err, room.ErrOffer):
 		return whip.Refuse(http.StatusUnprocessableEntity, "%v", err)
-	case errors.Is(err, room.ErrTrackRefused), errors.Is(err, room.ErrFull):
+	case errors.Is(err, room.ErrTrackRefused), errors.Is(err, room.ErrFull), errors.Is(err, room.ErrEncrypted):
 		return whip.Refuse(http.StatusForbidden, "%v", err)
 	}
 	if errors.Is(err, context.DeadlineExceeded) {

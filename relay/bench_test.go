@@ -36,7 +36,7 @@ func carry(b *testing.B, video bool, n, size, perFrame int) {
 	tracks := make([]*relay.Track, n)
 	for i := range tracks {
 		tracks[i] = openTrack(b, ab, video)
-		ba.Bind(tracks[i].Alias(), sink)
+		bind(b, ba, tracks[i].Alias(), sink)
 	}
 	rtp := relaytest.RTP(0, 0, false, size)
 	b.ReportAllocs()

@@ -21,6 +21,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"strconv"
 	"time"
 
 	"github.com/domicile/domicile/relay/wire"
@@ -64,6 +65,13 @@ type Config struct {
 	// Conn replaces the socket, for simulated networks. The Fabric closes it.
 	Conn net.PacketConn
 
+	// Media is the address of a second UDP socket, for media that does not go over
+	// QUIC where the path lets it pass; port 0 takes any. The zero value: media goes
+	// over QUIC alone.
+	Media netip.AddrPort
+	// MediaConn replaces that socket, for simulated networks. The Fabric closes it.
+	MediaConn net.PacketConn
+
 	// Both sides of TLS must demand and verify the peer's certificate.
 	ServerTLS, ClientTLS *tls.Config
 	// PeerNode reads the node out of a verified connection.
@@ -73,19 +81,35 @@ type Config struct {
 	// every media packet: make it an atomic load.
 	Epoch func() residency.Epoch
 
-	Handler Handler
-	Log     *slog.Logger     // default: discard
-	Now     func() time.Time // the clock by which permits and certificates are judged; default time.Now
+	Handler  Handler
+	Policies Policies // what peers say of their policies; nil: it is not listened to
+	Identity Identity // of renewed and revoked certificates; nil: links end with the certificate they began with
+	// Doubts takes what a peer measured of others that contradicts their
+	// certificates, in order with its messages. It returns soon. Nil: it is not
+	// listened to.
+	Doubts func(l *Link, list []wire.Doubt)
+	// Suspected is told when nothing has arrived from a peer for suspectAfter, and when
+	// something does again; LinkDown ends a suspicion, too. It returns soon. Nil: nobody
+	// is told.
+	Suspected func(l *Link, suspect bool)
 
-	// Heartbeat is the time between two pings of a link; default 200 ms.
-	// Shorter finds a dead peer and a changed epoch sooner and costs packets.
+	// OnlyVersion makes the node speak one version of the wire and refuse all others, as
+	// a release does that knows no other; 0: all that are spoken still. For tests; a
+	// build may set it (see onlyVersion).
+	OnlyVersion uint16
+
+	Log *slog.Logger     // default: discard
+	Now func() time.Time // the clock by which permits and certificates are judged; default time.Now
+
+	// Heartbeat is the time between two pings of a link that carries no track;
+	// default 200 ms. One with tracks is watched more closely: see vigil.
 	Heartbeat time.Duration
 	// DeadAfter is how long nothing at all may arrive before a link is given
 	// up; default 1 s. With five heartbeats to it, a path that loses one
 	// packet in twenty ends a live link about once in a million seconds.
 	DeadAfter time.Duration
-	// SendTimeout is how long Send waits for a full queue, and the queue for
-	// the peer, before the link is closed; default 2 s.
+	// SendTimeout is how long the peer may leave its control stream unread before
+	// the link is closed; default 2 s.
 	SendTimeout time.Duration
 	// RequestTimeout bounds a request whose context has no earlier deadline,
 	// and the reading of a request at the other end; default 10 s.
@@ -98,7 +122,6 @@ type Config struct {
 
 // Sizes of queues and the limits of QUIC. They bound what one peer can cost.
 const (
-	controlQueue  = 128       // messages that wait in a link
 	maxRequests   = 64        // requests of one peer at work at once
 	maxFrames     = 1024      // unidirectional streams of one peer open at once
 	receiveWindow = 512 << 10 // bytes of a stream, at first
@@ -108,7 +131,14 @@ const (
 	idleTimeout      = 5 * time.Second // QUIC's own, behind the heartbeat
 )
 
+// onlyVersion is Config.OnlyVersion of a whole build: the linker's -X sets it, to have
+// a binary that stands for the release before.
+var onlyVersion string
+
 func (c *Config) setDefaults() error {
+	if n, err := strconv.ParseUint(onlyVersion, 10, 16); err == nil && c.OnlyVersion == 0 {
+		c.OnlyVersion = uint16(n)
+	}
 	switch {
 	case c.Self.Name == "":
 		return errors.New("relay: config: Self has no name")

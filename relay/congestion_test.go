@@ -28,7 +28,7 @@ func TestRevokeStopsWhatIsQueued(t *testing.T) {
 				patient(mesh)
 				a, b, ab, ba := mesh.Pair(t)
 				track, sink := openTrack(t, ab, video), relaytest.NewSink()
-				ba.Bind(track.Alias(), sink)
+				bind(t, ba, track.Alias(), sink)
 				mesh.Net.SetPath(a.Addr, b.Addr, relaytest.Path{Loss: 1})
 				for i := range 200 {
 					track.Offer(0, i%10 == 9, relaytest.RTP(uint16(i), uint32(i/10), i%10 == 9, 1100))
@@ -67,7 +67,7 @@ func TestFullQueueDropsItsOldest(t *testing.T) {
 		patient(mesh)
 		a, b, ab, ba := mesh.Pair(t)
 		track, sink := openTrack(t, ab, false), relaytest.NewSink()
-		ba.Bind(track.Alias(), sink)
+		bind(t, ba, track.Alias(), sink)
 		mesh.Net.SetPath(a.Addr, b.Addr, relaytest.Path{Loss: 1})
 		for i := range 300 {
 			track.Offer(0, true, relaytest.RTP(uint16(i), uint32(i), true, 1100))
@@ -97,8 +97,8 @@ func TestBacklogOfASecondLeavesWhole(t *testing.T) {
 		_, _, ab, ba := mesh.Pair(t)
 		audio, video := openTrack(t, ab, false), openTrack(t, ab, true)
 		heard, seen := relaytest.NewSink(), relaytest.NewSink()
-		ba.Bind(audio.Alias(), heard)
-		ba.Bind(video.Alias(), seen)
+		bind(t, ba, audio.Alias(), heard)
+		bind(t, ba, video.Alias(), seen)
 		for i := range uint32(50) {
 			audio.Offer(0, true, relaytest.RTP(uint16(i), i*960, true, 160))
 		}
@@ -118,7 +118,7 @@ func TestOldAudioIsGivenUp(t *testing.T) {
 		mesh.Configure = func(_ residency.NodeName, c *relay.Config) { c.DeadAfter = 30 * time.Second }
 		a, b, ab, ba := mesh.Pair(t)
 		track, sink := openTrack(t, ab, false), relaytest.NewSink()
-		ba.Bind(track.Alias(), sink)
+		bind(t, ba, track.Alias(), sink)
 		mesh.Net.SetPath(a.Addr, b.Addr, relaytest.Path{Loss: 1})
 		const outage, all = 200, 800
 		for i := range all { // of a size of which the queue holds 58, one second
@@ -151,8 +151,8 @@ func TestCongestionDropsOldVideoAndKeepsAudio(t *testing.T) {
 		_, _, ab, ba := mesh.Pair(t)
 		audio, video := openTrack(t, ab, false), openTrack(t, ab, true)
 		heard, seen := relaytest.NewSink(), relaytest.NewSink()
-		ba.Bind(audio.Alias(), heard)
-		ba.Bind(video.Alias(), seen)
+		bind(t, ba, audio.Alias(), heard)
+		bind(t, ba, video.Alias(), seen)
 		offered := map[uint32]time.Time{}
 		const frames = 300 // ten seconds
 		for f := range uint32(frames) {
@@ -189,7 +189,7 @@ func TestJitterDoesNotShuffleFrames(t *testing.T) {
 	simulate(t, path, func(t *testing.T, mesh *relaytest.Mesh) {
 		_, _, ab, ba := mesh.Pair(t)
 		track, sink := openTrack(t, ab, true), relaytest.NewSink()
-		ba.Bind(track.Alias(), sink)
+		bind(t, ba, track.Alias(), sink)
 		for i := range 500 {
 			track.Offer(0, true, relaytest.RTP(uint16(i), uint32(i), true, 800))
 			time.Sleep(3 * time.Millisecond)
@@ -213,12 +213,37 @@ func TestPeerThatDoesNotReadLosesTheLink(t *testing.T) {
 		began := time.Now()
 		for err == nil && time.Since(began) < time.Minute {
 			err = ab.Send(p, 1, make([]byte, 64<<10))
+			time.Sleep(20 * time.Millisecond)
 		}
 		if le := linkError(t, err); le.Code != wire.CodeOverload {
 			t.Errorf("send: %v", le)
 		}
 		if took := time.Since(began); took < 2*time.Second || took > 5*time.Second {
 			t.Errorf("gave up after %s", took)
+		}
+		relaytest.Await(t, a.Down, "link is down")
+		close(release)
+		synctest.Wait()
+	})
+}
+
+// More than the outbox holds ends the link at once: nobody waits for room in it.
+func TestTooMuchAtOnceEndsTheLink(t *testing.T) {
+	simulate(t, relaytest.Path{Delay: time.Millisecond}, func(t *testing.T, mesh *relaytest.Mesh) {
+		a, b, ab, _ := mesh.Pair(t)
+		release := make(chan struct{})
+		b.OnMessage(func(relaytest.Message) { <-release })
+		p := relaytest.Permit(t, ab.Peer(), 1, "r", residency.ClassSignalling)
+		began, sent := time.Now(), 0
+		var err error
+		for ; err == nil && sent < 64<<20; sent += 64 << 10 {
+			err = ab.Send(p, 1, make([]byte, 64<<10))
+		}
+		if le := linkError(t, err); le.Code != wire.CodeOverload || sent < 16<<20 {
+			t.Errorf("after %d bytes: %v", sent, le)
+		}
+		if took := time.Since(began); took > 0 {
+			t.Errorf("Send waited, %s in all", took)
 		}
 		relaytest.Await(t, a.Down, "link is down")
 		close(release)

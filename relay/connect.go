@@ -30,18 +30,26 @@ const maxAccepting = 64
 // dialLoop holds a link to the peer up until ctx ends.
 func (f *Fabric) dialLoop(ctx context.Context, name residency.NodeName) {
 	wait, last := firstBackoff, ""
+	offer := f.newest()
 	for ctx.Err() == nil {
-		l, err := f.dial(ctx, name)
+		l, err := f.dial(ctx, name, offer)
 		switch {
 		case err == nil:
 			began := time.Now()
-			f.runLink(ctx, l) // logs and reports its own end
+			f.runLink(ctx, l)  // logs and reports its own end
+			offer = f.newest() // it may come back as another release
 			if last = ""; time.Since(began) > lastBackoff {
 				wait = firstBackoff
 			}
 		case ctx.Err() == nil && err.Error() != last:
 			last = err.Error()
 			f.cfg.Log.Warn("relay: no link", "peer", name, "err", err)
+		}
+		if err != nil {
+			var retry bool
+			if offer, retry = f.lower(offer, err); retry {
+				continue
+			}
 		}
 		pause(ctx, wait-rand.N(wait/2))
 		wait = min(2*wait, lastBackoff)
@@ -57,8 +65,26 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
+// newest is the wire version that is offered first.
+func (f *Fabric) newest() uint16 {
+	if f.cfg.OnlyVersion != 0 {
+		return f.cfg.OnlyVersion
+	}
+	return wire.Version
+}
+
+// lower is what is offered to a peer that has refused a version: the one before, at
+// once. After the oldest it is the newest again, for the next time.
+func (f *Fabric) lower(offer uint16, err error) (next uint16, retry bool) {
+	var le *LinkError
+	if !errors.As(err, &le) || le.Code != wire.CodeVersion || offer <= wire.MinVersion || f.cfg.OnlyVersion != 0 {
+		return f.newest(), false
+	}
+	return offer - 1, true
+}
+
 // dial connects to the peer and agrees on the wire version.
-func (f *Fabric) dial(ctx context.Context, name residency.NodeName) (*Link, error) {
+func (f *Fabric) dial(ctx context.Context, name residency.NodeName, offer uint16) (*Link, error) {
 	addr, ok := f.peerAddr(name)
 	if !ok {
 		return nil, fmt.Errorf("relay: dial node %q: it is no peer", name)
@@ -74,19 +100,20 @@ func (f *Fabric) dial(ctx context.Context, name residency.NodeName) (*Link, erro
 		err = fmt.Errorf("its certificate is for node %q", peer.Name)
 	}
 	if err != nil {
-		refuse(conn, wire.CodePeer, err)
+		refuse(conn, codeOr(err, wire.CodePeer), err)
 		return nil, fmt.Errorf("relay: dial node %q: %w", name, err)
 	}
+	var version uint16
 	control, err := conn.OpenStreamSync(ctx)
 	if err == nil {
-		err = f.greet(control, peer.Name, true)
+		version, err = f.greet(control, peer.Name, offer)
 	}
 	if err != nil {
 		err = explain(peer.Name, err)
 		refuse(conn, codeOf(err), err)
 		return nil, err
 	}
-	return newLink(f, conn, control, peer), nil
+	return newLink(f, conn, control, peer, version), nil
 }
 
 // accept answers callers until ctx ends, and waits for the links they became.
@@ -129,19 +156,20 @@ func (f *Fabric) answer(ctx context.Context, conn *quic.Conn) (*Link, error) {
 		err = f.checkCaller(peer.Name)
 	}
 	if err != nil {
-		refuse(conn, wire.CodePeer, err)
+		refuse(conn, codeOr(err, wire.CodePeer), err)
 		return nil, fmt.Errorf("relay: answer: %w", err)
 	}
+	var version uint16
 	control, err := conn.AcceptStream(ctx)
 	if err == nil {
-		err = f.greet(control, peer.Name, false)
+		version, err = f.greeted(control, peer.Name)
 	}
 	if err != nil {
 		err = explain(peer.Name, err)
 		refuse(conn, codeOf(err), err)
 		return nil, err
 	}
-	return newLink(f, conn, control, peer), nil
+	return newLink(f, conn, control, peer, version), nil
 }
 
 // checkPeer reads the node from the connection's certificate, which TLS has
@@ -159,7 +187,7 @@ func (f *Fabric) checkPeer(conn *quic.Conn) (residency.Node, error) {
 	case !state.SupportsDatagrams.Remote:
 		return residency.Node{}, fmt.Errorf("node %q takes no datagrams", peer.Name)
 	}
-	return peer, nil
+	return peer, f.admitPeer(peer)
 }
 
 func (f *Fabric) checkCaller(name residency.NodeName) error {
@@ -172,43 +200,56 @@ func (f *Fabric) checkCaller(name residency.NodeName) error {
 	return nil
 }
 
-// greet exchanges HELLO, the caller's first, and insists on one version.
-func (f *Fabric) greet(control *quic.Stream, peer residency.NodeName, caller bool) error {
+// greet says HELLO to a peer that was dialled, and takes the version that it chooses:
+// the one offered, or an older one that is spoken still.
+func (f *Fabric) greet(control *quic.Stream, peer residency.NodeName, offer uint16) (uint16, error) {
 	control.SetDeadline(time.Now().Add(handshakeTimeout))
 	defer control.SetDeadline(time.Time{})
-	hello := wire.AppendHello(nil, wire.Hello{Version: wire.Version})
-	if caller {
-		if _, err := control.Write(hello); err != nil {
-			return err
-		}
+	if _, err := control.Write(wire.AppendHello(nil, wire.Hello{Version: offer})); err != nil {
+		return 0, err
 	}
-	if err := f.readHello(control, peer); err != nil {
-		return err
+	h, err := readHello(control)
+	if err == nil && (h.Version > offer || h.Version < wire.MinVersion || f.cfg.OnlyVersion != 0 && h.Version != offer) {
+		err = f.otherVersion(peer, h.Version)
 	}
-	if !caller {
-		_, err := control.Write(hello)
-		return err
-	}
-	return nil
+	return h.Version, err
 }
 
-func (f *Fabric) readHello(control io.Reader, peer residency.NodeName) error {
+// greeted answers a caller's HELLO with the version that counts.
+func (f *Fabric) greeted(control *quic.Stream, peer residency.NodeName) (uint16, error) {
+	control.SetDeadline(time.Now().Add(handshakeTimeout))
+	defer control.SetDeadline(time.Time{})
+	h, err := readHello(control)
+	if err != nil {
+		return 0, err
+	}
+	version, ok := wire.Agree(f.newest(), h.Version)
+	if !ok || f.cfg.OnlyVersion != 0 && h.Version != f.cfg.OnlyVersion {
+		return 0, f.otherVersion(peer, h.Version)
+	}
+	_, err = control.Write(wire.AppendHello(nil, wire.Hello{Version: version}))
+	return version, err
+}
+
+// otherVersion refuses a peer with which there is no common version.
+func (f *Fabric) otherVersion(peer residency.NodeName, theirs uint16) error {
+	return &LinkError{Peer: peer, Code: wire.CodeVersion,
+		Text: fmt.Sprintf("node %q speaks wire versions up to %d, node %q version %d", f.cfg.Self.Name, f.newest(), peer, theirs)}
+}
+
+func readHello(control io.Reader) (wire.Hello, error) {
 	t, payload, err := readEnvelope(control)
 	if err != nil {
-		return err
+		return wire.Hello{}, err
 	}
 	if t != wire.TypeHello {
-		return protocolError(fmt.Errorf("%s where HELLO is due", t))
+		return wire.Hello{}, protocolError(fmt.Errorf("%s where HELLO is due", t))
 	}
 	h, err := wire.ParseHello(payload)
 	if err != nil {
-		return protocolError(err)
+		return wire.Hello{}, protocolError(err)
 	}
-	if h.Version != wire.Version {
-		return &LinkError{Peer: peer, Code: wire.CodeVersion,
-			Text: fmt.Sprintf("node %q speaks wire version %d, node %q version %d", f.cfg.Self.Name, wire.Version, peer, h.Version)}
-	}
-	return nil
+	return h, nil
 }
 
 // refuse closes a connection that never became a link.
@@ -253,31 +294,47 @@ func explain(peer residency.NodeName, err error) error {
 	return le
 }
 
-func codeOf(err error) wire.Code {
+func codeOf(err error) wire.Code { return codeOr(err, wire.CodeDone) }
+
+// codeOr is the code of a LinkError, or another.
+func codeOr(err error, other wire.Code) wire.Code {
 	var le *LinkError
 	if errors.As(err, &le) {
 		return le.Code
 	}
-	return wire.CodeDone
+	return other
 }
 
 // readEnvelope reads one envelope. Its payload grows as it arrives, so that a
 // length alone costs no memory.
 func readEnvelope(r io.Reader) (wire.Type, []byte, error) {
+	t, n, err := readEnvelopeHead(r)
+	if err != nil {
+		return 0, nil, err
+	}
+	payload, err := readPayload(r, t, n)
+	return t, payload, err
+}
+
+func readEnvelopeHead(r io.Reader) (wire.Type, int, error) {
 	var head [wire.EnvelopeSize]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
 		if errors.Is(err, io.ErrUnexpectedEOF) {
-			return 0, nil, protocolError(fmt.Errorf("read envelope: %w", wire.ErrCut))
+			return 0, 0, protocolError(fmt.Errorf("read envelope: %w", wire.ErrCut))
 		}
-		return 0, nil, err // io.EOF as it is: the stream ended between two envelopes
+		return 0, 0, err // io.EOF as it is: the stream ended between two envelopes
 	}
 	t, n, err := wire.ParseEnvelope(head[:])
 	if err != nil {
-		return 0, nil, protocolError(err)
+		return 0, 0, protocolError(err)
 	}
+	return t, n, nil
+}
+
+func readPayload(r io.Reader, t wire.Type, n int) ([]byte, error) {
 	payload, err := io.ReadAll(io.LimitReader(r, int64(n)))
 	if err == nil && len(payload) < n {
 		err = protocolError(fmt.Errorf("read %s: %w", t, wire.ErrCut))
 	}
-	return t, payload, err
+	return payload, err
 }

@@ -27,6 +27,8 @@ type datagramSender struct {
 	wake  chan struct{} // holds a token while there may be something to send
 	limit atomic.Int32  // longest datagram the path takes
 	ping  atomic.Bool   // a PING is due
+	deaf  atomic.Bool   // and the peer is told that nothing arrives
+	live  atomic.Bool   // a sign of life is due, that nobody answers
 	pong  atomic.Uint64 // token of a PING to answer, 0 if none; the latest wins
 
 	// Owned by sendDatagrams.
@@ -79,7 +81,15 @@ func (l *Link) sendDatagrams() error {
 func (l *Link) sendRound() error {
 	d := &l.datagrams
 	if d.ping.Swap(false) {
-		d.buf = wire.AppendHeartbeat(d.buf, wire.Ping, l.heart.token(l.started))
+		d.buf = wire.AppendHeartbeat(d.buf, wire.Ping, l.heart.token(time.Now()))
+		d.records++
+		if d.deaf.Load() {
+			d.buf = wire.AppendHeartbeat(d.buf, wire.Pong, wire.Deaf)
+			d.records++
+		}
+	}
+	if d.live.Swap(false) && d.records == 0 {
+		d.buf = wire.AppendHeartbeat(d.buf, wire.Pong, wire.Alive)
 		d.records++
 	}
 	if token := d.pong.Swap(0); token != 0 {
@@ -97,11 +107,15 @@ func (l *Link) sendRound() error {
 // packTrack moves a track's packets into datagrams, but for those that waited for
 // so long that nobody would play them.
 func (l *Link) packTrack(t *Track) error {
+	standing := t.standing(l.cfg.Now())
+	if standing == waits {
+		return nil // Renew wakes the sender
+	}
 	t.audio.take(&t.spare)
 	if t.spare.n == 0 {
 		return nil
 	}
-	if !t.valid(l.cfg.Now()) {
+	if standing == over {
 		t.count.drop(DropRevoked, t.spare.n)
 		return nil
 	}
@@ -194,7 +208,7 @@ func (l *Link) receiveDatagram(b []byte, burst [][]byte, now time.Time) error {
 			l.datagrams.pong.Store(r.Token())
 			l.datagrams.wakeUp()
 		default:
-			l.heart.pong(r.Token(), l.started)
+			l.heart.pong(r.Token(), time.Now())
 		}
 	}
 	return nil

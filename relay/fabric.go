@@ -8,11 +8,13 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/quic-go/quic-go"
 
 	"github.com/domicile/domicile/relay/wire"
 	"github.com/domicile/domicile/residency"
+	"github.com/domicile/domicile/udp"
 )
 
 // Fabric is this node's side of the mesh: one UDP socket and at most one link
@@ -24,11 +26,21 @@ type Fabric struct {
 	addr      netip.AddrPort
 	transport *quic.Transport
 	changed   chan struct{} // holds a token while Run has not seen the latest peers
+	renewed   atomic.Bool   // the certificate is not the one that Run began with
+	doubts    atomic.Pointer[[]wire.Doubt]
+
+	media     *udp.Socket                     // of the carriage on UDP, nil if there is none
+	hops      atomic.Pointer[map[uint32]*hop] // immutable; by the id that datagrams bear
+	couriers  *couriers                       // hand on what came there
+	strangers atomic.Uint64                   // datagrams that belong to no link
+
+	lastAccount atomic.Uint64
 
 	// Guarded by mu.
 	mu    sync.Mutex
 	peers map[residency.NodeName]netip.AddrPort
 	links map[residency.NodeName]*Link
+	books map[residency.NodeName]*book
 }
 
 // New checks the configuration and binds the UDP socket. It starts nothing;
@@ -50,7 +62,7 @@ func New(cfg Config) (*Fabric, error) {
 		conn.Close()
 		return nil, fmt.Errorf("relay: local address %q: %w", conn.LocalAddr(), err)
 	}
-	return &Fabric{
+	f := &Fabric{
 		cfg:  cfg,
 		conn: conn,
 		addr: netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port()),
@@ -63,7 +75,28 @@ func New(cfg Config) (*Fabric, error) {
 		changed: make(chan struct{}, 1),
 		peers:   make(map[residency.NodeName]netip.AddrPort),
 		links:   make(map[residency.NodeName]*Link),
-	}, nil
+		books:   make(map[residency.NodeName]*book),
+	}
+	f.lastAccount.Store(firstAccount())
+	f.hops.Store(&map[uint32]*hop{})
+	f.couriers = newCouriers()
+	f.openMedia()
+	return f, nil
+}
+
+// openMedia binds the socket of the carriage on UDP, if there is to be one. Without
+// it media goes over QUIC.
+func (f *Fabric) openMedia() {
+	switch {
+	case f.cfg.MediaConn != nil:
+		f.media = udp.Wrap(f.cfg.MediaConn)
+	case f.cfg.Media.IsValid():
+		var err error
+		if f.media, err = udp.Listen(f.cfg.Media); err != nil {
+			f.media = nil
+			f.cfg.Log.Warn("relay: no carriage on UDP", "err", err)
+		}
+	}
 }
 
 // quicConfig leaves the heartbeat to the link (no keep-alive) and the first
@@ -81,6 +114,18 @@ func (f *Fabric) quicConfig() *quic.Config {
 		EnableDatagrams:                true,
 	}
 }
+
+// MediaAddr returns the address of the carriage on UDP, the zero value if there is
+// none.
+func (f *Fabric) MediaAddr() netip.AddrPort {
+	if f.media == nil {
+		return netip.AddrPort{}
+	}
+	return f.media.Addr()
+}
+
+// Strangers counts datagrams of the carriage on UDP that belong to no link.
+func (f *Fabric) Strangers() uint64 { return f.strangers.Load() }
 
 // Addr returns the address of the UDP socket.
 func (f *Fabric) Addr() netip.AddrPort { return f.addr }
@@ -133,11 +178,19 @@ func (f *Fabric) Links() []*Link {
 	return links
 }
 
-// Recheck compares every open track with the epoch in force now, instead of at
-// the next heartbeat. Call it when the policy changed.
+// Recheck ends the links whose peers' certificates the policies in force revoke,
+// and compares every open track, in both directions, and whatever is under way with
+// the epoch, instead of at the next heartbeat.
+// Call it when the policy changed.
 func (f *Fabric) Recheck() {
-	for _, l := range f.Links() {
+	links := f.Links()
+	for _, l := range links {
+		l.end(l.admitPeer(l.Peer()))
+	}
+	for _, l := range links {
 		l.sweepTracks()
+		l.sweepBindings()
+		l.sweepPassing()
 	}
 }
 
@@ -145,6 +198,17 @@ func (f *Fabric) Recheck() {
 // socket and waits for everything it started. It can be called once.
 func (f *Fabric) Run(ctx context.Context) error {
 	defer f.conn.Close()
+	var reading sync.WaitGroup
+	if f.media != nil {
+		working, stop := context.WithCancel(context.Background())
+		for _, w := range f.couriers.all {
+			reading.Go(func() { w.run(working) })
+		}
+		reading.Go(f.receiveMedia)
+		defer reading.Wait()
+		defer stop()
+		defer f.media.Close()
+	}
 	ln, err := f.transport.Listen(f.cfg.ServerTLS, f.quicConfig())
 	if err != nil {
 		f.transport.Close()

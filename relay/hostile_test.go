@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -64,6 +65,12 @@ func intrude(t *testing.T) *intruder {
 	t.Helper()
 	mesh := relaytest.NewMesh(t, nil)
 	mesh.Configure = func(_ residency.NodeName, c *relay.Config) { c.FrameDeadline = 300 * time.Millisecond }
+	return intrudeOn(t, mesh)
+}
+
+// intrudeOn links with a node of a mesh as node a.
+func intrudeOn(t *testing.T, mesh *relaytest.Mesh) *intruder {
+	t.Helper()
 	victim := mesh.Start(t, "b", netip.AddrPort{})
 	victim.Answer(func(_ context.Context, m relaytest.Message) ([]byte, residency.Permit, error) {
 		return []byte(m.Body), relaytest.Permit(t, m.Link.Peer(), 1, m.Room, m.Class), nil
@@ -106,7 +113,7 @@ func TestHostilePeerLosesTheLink(t *testing.T) {
 	}
 	stream := func(b []byte) func(*testing.T, *intruder) {
 		return func(t *testing.T, in *intruder) {
-			in.link.Bind(1, relaytest.NewSink())
+			bind(t, in.link, 1, relaytest.NewSink())
 			s, err := in.conn.OpenUniStream()
 			if err != nil {
 				t.Fatal(err)
@@ -128,31 +135,44 @@ func TestHostilePeerLosesTheLink(t *testing.T) {
 	datagram := func(b []byte) func(*testing.T, *intruder) {
 		return func(_ *testing.T, in *intruder) { in.conn.SendDatagram(b) }
 	}
+	account := func(room string, epoch uint64) []byte {
+		return wire.AppendAccount(nil, wire.Account{Number: 1, Epoch: epoch, Class: "chat", Room: room})
+	}
+	tally := func(n uint64, final bool) []byte {
+		return wire.AppendTally(nil, wire.Tally{Account: 1, Packets: n, Bytes: n, Final: final})
+	}
 	for name, c := range map[string]struct {
 		attack func(*testing.T, *intruder)
 		why    string
 	}{
-		"control: garbage":        {control([]byte("GET / HTTP/1.1\r\n\r\n")), "type 71 is unknown"},
-		"control: huge length":    {control(envelope(wire.TypeMessage, 0xffffffff)), "4294967295 bytes"},
-		"control: second hello":   {control(wire.AppendHello(nil, wire.Hello{Version: 1})), "HELLO on the control stream"},
-		"control: bad message":    {control(envelope(wire.TypeMessage, 3, 0, 1, 200)), "input ends too early"},
-		"control: bad report":     {control(wire.AppendReport(nil, wire.Report{Alias: 0})), "alias 0"},
-		"control: closed":         {func(_ *testing.T, in *intruder) { in.control.Close() }, "control stream ended"},
-		"control: reset":          {func(_ *testing.T, in *intruder) { in.control.CancelWrite(9) }, "control stream ended"},
-		"stream: garbage":         {stream([]byte("garbage that is long enough")), "layer 97"},
-		"stream: alias 0":         {stream(frame(0, 0)), "alias 0"},
-		"stream: cut header":      {stream([]byte{1, 2}), "input ends too early"},
-		"stream: huge packet":     {stream(frame(1, 0, 0x7f, 0xff)), "32767 bytes"},
-		"stream: tiny packet":     {stream(frame(1, 0, 0, 1, 7)), "1 bytes, allowed are"},
-		"stream: cut packet":      {stream(frame(1, 0, 0, 100, 1, 2, 3)), "input ends too early"},
-		"request: nothing":        {request(nil), "without a request"},
-		"request: wrong type":     {request(wire.AppendHello(nil, wire.Hello{})), "HELLO where REQUEST"},
-		"request: cut":            {request(envelope(wire.TypeRequest, 1000, 1)), "input ends too early"},
-		"request: huge length":    {request(envelope(wire.TypeRequest, 1<<31)), "2147483648 bytes"},
-		"datagram: cut":           {datagram([]byte{1}), "input ends too early"},
-		"datagram: cut record":    {datagram([]byte{0, 0, 0, 0, 0, 0, 0, 1, 0, 99, 99}), "input ends too early"},
-		"datagram: heartbeat 7":   {datagram([]byte{0, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0}), "heartbeat 7"},
-		"datagram: unknown layer": {datagram([]byte{0, 0, 0, 0, 0, 0, 0, 1, 7, 0, 0}), "layer 7"},
+		"control: garbage":         {control([]byte("GET / HTTP/1.1\r\n\r\n")), "type 71 is unknown"},
+		"control: huge length":     {control(envelope(wire.TypeMessage, 0xffffffff)), "4294967295 bytes"},
+		"control: second hello":    {control(wire.AppendHello(nil, wire.Hello{Version: 1})), "HELLO on the control stream"},
+		"control: bad message":     {control(envelope(wire.TypeMessage, 3, 0, 1, 200)), "input ends too early"},
+		"control: bad report":      {control(wire.AppendReport(nil, wire.Report{Alias: 0})), "alias 0"},
+		"control: account 0":       {control(wire.AppendAccount(nil, wire.Account{})), "number 0"},
+		"control: track of none":   {control(wire.AppendTrack(nil, wire.Track{Alias: 1, Account: 7})), "which is not open"},
+		"control: other room":      {control(slices.Concat(account("r1", 1), account("r2", 1))), "another room or class"},
+		"control: other epoch":     {control(slices.Concat(account("r1", 1), account("r1", 2))), "of epoch 1, then of 2"},
+		"control: message of none": {control(wire.AppendMessage(nil, wire.TypeMessage, wire.Message{Room: "r1"})), "account 0"},
+		"control: tally falls":     {control(slices.Concat(account("r1", 1), tally(7, false), tally(6, false))), "falls"},
+		"control: tally revived":   {control(slices.Concat(account("r1", 1), tally(7, true), tally(8, false))), "falls"},
+		"control: closed":          {func(_ *testing.T, in *intruder) { in.control.Close() }, "control stream ended"},
+		"control: reset":           {func(_ *testing.T, in *intruder) { in.control.CancelWrite(9) }, "control stream ended"},
+		"stream: garbage":          {stream([]byte("garbage that is long enough")), "layer 97"},
+		"stream: alias 0":          {stream(frame(0, 0)), "alias 0"},
+		"stream: cut header":       {stream([]byte{1, 2}), "input ends too early"},
+		"stream: huge packet":      {stream(frame(1, 0, 0x7f, 0xff)), "32767 bytes"},
+		"stream: tiny packet":      {stream(frame(1, 0, 0, 1, 7)), "1 bytes, allowed are"},
+		"stream: cut packet":       {stream(frame(1, 0, 0, 100, 1, 2, 3)), "input ends too early"},
+		"request: nothing":         {request(nil), "without a request"},
+		"request: wrong type":      {request(wire.AppendHello(nil, wire.Hello{})), "HELLO where REQUEST"},
+		"request: cut":             {request(envelope(wire.TypeRequest, 1000, 1)), "input ends too early"},
+		"request: huge length":     {request(envelope(wire.TypeRequest, 1<<31)), "2147483648 bytes"},
+		"datagram: cut":            {datagram([]byte{1}), "input ends too early"},
+		"datagram: cut record":     {datagram([]byte{0, 0, 0, 0, 0, 0, 0, 1, 0, 99, 99}), "input ends too early"},
+		"datagram: heartbeat 7":    {datagram([]byte{0, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0}), "heartbeat 7"},
+		"datagram: unknown layer":  {datagram([]byte{0, 0, 0, 0, 0, 0, 0, 1, 7, 0, 0}), "layer 7"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			in := intrude(t)

@@ -35,7 +35,7 @@ func TestLinksWithNodeCertificates(t *testing.T) {
 			t.Fatal(err)
 		}
 		cert := tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
-		c.ServerTLS, c.ClientTLS = identity.TLS(cert, ca.Pool(), "domicile-relay", time.Now)
+		c.ServerTLS, c.ClientTLS = identity.TLS(identity.Fixed(cert), ca.Pool(), "domicile-relay", time.Now)
 		c.PeerNode = identity.PeerNode
 	}
 	a, b := mesh.Start(t, "a", netip.AddrPort{}), mesh.Start(t, "b", netip.AddrPort{})

@@ -83,11 +83,14 @@ func (ln *lane) run() {
 
 // flush sends what is queued, frame by frame.
 func (ln *lane) flush() {
-	ln.queue.take(&ln.batch)
-	b := ln.batch.buf
-	for at := ln.batch.head; at < len(b); {
-		if !ln.t.valid(ln.t.l.cfg.Now()) {
+	for ln.refill() {
+		b, at := ln.batch.buf, ln.batch.head
+		switch ln.t.standing(ln.t.l.cfg.Now()) {
+		case waits:
+			return
+		case over:
 			ln.drop(DropRevoked, b[at:])
+			ln.batch.head = len(b)
 			return
 		}
 		end, ts, last := frameEnd(b, at)
@@ -95,8 +98,21 @@ func (ln *lane) flush() {
 		if last {
 			ln.endFrame()
 		}
-		at = end
+		ln.batch.head = end
 	}
+}
+
+// refill takes what is queued once the last batch has left. It leaves the queue
+// alone while the track waits: there the oldest goes when there is too much.
+func (ln *lane) refill() bool {
+	if ln.batch.head < len(ln.batch.buf) {
+		return true
+	}
+	if ln.t.standing(ln.t.l.cfg.Now()) == waits {
+		return false
+	}
+	ln.queue.take(&ln.batch)
+	return ln.batch.head < len(ln.batch.buf)
 }
 
 // frameEnd finds the end of the records from at on that belong to one frame.
@@ -138,14 +154,16 @@ func (ln *lane) sendPart(b []byte, at, end int, ts uint32) {
 		wire.PutFrame(b[start:at], wire.Frame{Alias: ln.t.alias, Layer: ln.layer, Number: ln.number})
 		ln.number++
 	}
-	if _, err := s.Write(b[start:end]); err != nil {
+	n, err := s.Write(b[start:end])
+	if err != nil {
+		gone := b[at:max(at, start+n)] // what QUIC took may arrive, though the rest is given up
+		ln.t.count.sent(measure(gone))
 		ln.flight.abandon()
-		ln.skip(ln.writeFailure(err), b[at:end])
+		ln.skip(ln.writeFailure(err), b[at+whole(gone):end])
 		return
 	}
 	ln.touched = time.Now()
-	n, bytes := measure(b[at:end])
-	ln.t.count.sent(n, bytes)
+	ln.t.count.sent(measure(b[at:end]))
 }
 
 // openFrame opens the stream of a new frame, unless the frame is too old.
@@ -206,8 +224,12 @@ func (ln *lane) discard(why DropReason) {
 	if ln.t.revoked.Load() != nil {
 		why = DropRevoked
 	}
+	if ln.batch.head < len(ln.batch.buf) {
+		ln.drop(why, ln.batch.buf[ln.batch.head:])
+	}
 	ln.queue.take(&ln.batch)
 	ln.t.count.drop(why, ln.batch.n)
+	ln.batch.head = len(ln.batch.buf)
 }
 
 // measure counts the packets and RTP bytes of records.
@@ -220,6 +242,18 @@ func measure(records []byte) (packets, bytes int) {
 		packets++
 		bytes += len(rtp)
 		records = rest
+	}
+}
+
+// whole is how many of the bytes are whole records.
+func whole(records []byte) int {
+	rest := records
+	for {
+		rtp, _, next, _ := wire.NextPacket(rest)
+		if rtp == nil {
+			return len(records) - len(rest)
+		}
+		rest = next
 	}
 }
 

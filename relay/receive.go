@@ -12,6 +12,7 @@ import (
 	"github.com/quic-go/quic-go"
 
 	"github.com/domicile/domicile/relay/wire"
+	"github.com/domicile/domicile/residency"
 )
 
 // MediaSink takes the packets of a track that the peer sends. Calls for one
@@ -37,49 +38,155 @@ const (
 // receiver is what a link knows of the tracks that arrive.
 type receiver struct {
 	bound atomic.Pointer[map[uint32]*binding] // immutable; the hot path only loads it
-	mu    sync.Mutex                          // serialises those who replace it
+
+	// Guarded by mu, which also serialises those who replace bound.
+	mu      sync.Mutex
+	aliases map[uint32]*account // under which the peer counts its tracks
 
 	// Written by receiveDatagrams only.
 	first, highest atomic.Uint32
 	datagrams      atomic.Uint64
 }
 
-func (r *receiver) init() { r.bound.Store(&map[uint32]*binding{}) }
+func (r *receiver) init() {
+	r.bound.Store(&map[uint32]*binding{})
+	r.aliases = make(map[uint32]*account)
+}
 
 // binding is a track that somebody listens to.
 type binding struct {
-	sink  MediaSink
-	dead  atomic.Bool
-	lanes [wire.MaxLayer + 1]struct {
+	sink MediaSink
+	turn uint32 // picks its couriers
+	dead atomic.Bool
+
+	// Guarded by the receiver's mu.
+	permit residency.Permit // that lets this node have the track from the peer
+	hold   hold             // for another epoch's
+	handed figures          // of count, to accounts already
+	lanes  [wire.MaxLayer + 1]struct {
 		calls sync.Mutex // held during a call of the sink
 		order order
 	}
 	count counters
 }
 
-// Bind sends the packets of the peer's track alias to s. An alias that was bound
-// before is bound anew.
-func (l *Link) Bind(alias uint32, s MediaSink) {
-	l.receiver.replace(l, alias, &binding{sink: s})
+// Bind sends the packets of the peer's track alias to s. The permit is this
+// node's own word that the data may come from there: the receiver asks the gate,
+// too. An alias that was bound before is bound anew.
+func (l *Link) Bind(p residency.Permit, alias uint32, s MediaSink) error {
+	if err := l.admit(p); err != nil {
+		return err
+	}
+	return l.receiver.replace(l, alias, &binding{sink: s, permit: p, turn: l.f.couriers.next.Add(1)})
 }
 
 // Unbind stops the packets of a track; they are counted as "unbound" from now on.
-// A call of the sink that is under way may still be finishing.
-func (l *Link) Unbind(alias uint32) { l.receiver.replace(l, alias, nil) }
+// When it returns, no call of the sink is under way; so it must not be called
+// from one.
+func (l *Link) Unbind(alias uint32) { l.receiver.replace(l, alias, nil) } //nolint:errcheck // only a new binding can be refused
 
-func (r *receiver) replace(l *Link, alias uint32, b *binding) {
+func (r *receiver) replace(l *Link, alias uint32, b *binding) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	next := maps.Clone(*r.bound.Load())
-	if old := next[alias]; old != nil {
-		old.dead.Store(true)
+	a := r.aliases[alias]
+	if b != nil && a != nil && !b.permits(a) {
+		return fmt.Errorf("relay: bind track %d of node %q: it is of another room or class than the permit", alias, l.peer.Name)
+	}
+	if old := r.binding(alias); old != nil {
+		without := maps.Clone(*r.bound.Load())
+		delete(without, alias)
+		r.bound.Store(&without)
+		old.end()
 		l.count.fold(&old.count)
-		delete(next, alias)
+		if a != nil {
+			old.hand(a)
+		}
 	}
 	if b != nil {
-		next[alias] = b
+		with := maps.Clone(*r.bound.Load())
+		with[alias] = b
+		r.bound.Store(&with)
 	}
-	r.bound.Store(&next)
+	return nil
+}
+
+// end returns when the sink gets nothing more, and all that it got is counted.
+func (b *binding) end() {
+	b.dead.Store(true)
+	for i := range b.lanes {
+		b.lanes[i].calls.Lock()
+		b.lanes[i].calls.Unlock() //nolint:staticcheck // whoever held it has finished
+	}
+}
+
+// permits reports whether the binding's permit is for what the peer counts under
+// a. Of two versions of the policies the sender may have the newer one first.
+func (b *binding) permits(a *account) bool {
+	return a.key.room == b.permit.Room() && a.key.class == b.permit.Class()
+}
+
+// Rebind renews the permit of a track that is bound: when the policies changed
+// and still allow it, or a certificate was renewed. An error leaves it as it is.
+func (l *Link) Rebind(p residency.Permit, alias uint32) error {
+	if err := l.admit(p); err != nil {
+		return err
+	}
+	l.receiver.mu.Lock()
+	defer l.receiver.mu.Unlock()
+	b := l.receiver.binding(alias)
+	if b == nil || p.Room() != b.permit.Room() || p.Class() != b.permit.Class() {
+		return fmt.Errorf("relay: renew track %d of node %q: it is not bound, or for something else", alias, l.peer.Name)
+	}
+	b.permit, b.hold = p, hold{}
+	return nil
+}
+
+// nameAlias notes the account of an alias. A binding that is older, and not for
+// that account, ends.
+func (r *receiver) nameAlias(l *Link, alias uint32, a *account) error {
+	r.mu.Lock()
+	if len(r.aliases) >= maxAliases {
+		r.mu.Unlock()
+		return protocolError(fmt.Errorf("more than %d tracks", maxAliases))
+	}
+	b := r.binding(alias)
+	wrong := b != nil && !b.permits(a)
+	if !wrong {
+		if old := r.aliases[alias]; old != nil && b != nil {
+			b.hand(old)
+		}
+		r.aliases[alias] = a
+	}
+	r.mu.Unlock()
+	if wrong {
+		l.Unbind(alias)
+	}
+	return nil
+}
+
+// endAlias forgets an alias whose last packet has been sent.
+func (r *receiver) endAlias(l *Link, alias uint32) {
+	l.Unbind(alias)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.aliases, alias)
+}
+
+// Bound reports whether a track is listened to: it ends with its permit.
+func (l *Link) Bound(alias uint32) bool { return l.receiver.binding(alias) != nil }
+
+// sweepBindings ends what the gate would not let in any more. As a track does, a
+// binding waits a moment for a permit of a new epoch.
+func (l *Link) sweepBindings() {
+	now, epoch := l.cfg.Now(), l.cfg.Epoch()
+	for alias, b := range *l.receiver.bound.Load() {
+		l.receiver.mu.Lock()
+		over := b.hold.over(b.permit, epoch, now)
+		l.receiver.mu.Unlock()
+		if over {
+			l.Unbind(alias)
+		}
+	}
 }
 
 func (r *receiver) binding(alias uint32) *binding { return (*r.bound.Load())[alias] }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -31,6 +32,14 @@ func openTrack(t testing.TB, l *relay.Link, video bool) *relay.Track {
 	return track
 }
 
+// bind listens to a track with a permit of the receiver's.
+func bind(t testing.TB, l *relay.Link, alias uint32, s relay.MediaSink) {
+	t.Helper()
+	if err := l.Bind(permit(t, l, residency.ClassMedia), alias, s); err != nil {
+		t.Error(err)
+	}
+}
+
 // eventually waits for a condition that no channel tells.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
@@ -51,7 +60,7 @@ func TestVideoArrivesInOrderOnItsLayers(t *testing.T) {
 	simulate(t, relaytest.Path{Delay: time.Millisecond}, func(t *testing.T, mesh *relaytest.Mesh) {
 		_, _, ab, ba := mesh.Pair(t)
 		track, sink := openTrack(t, ab, true), relaytest.NewSink()
-		ba.Bind(track.Alias(), sink)
+		bind(t, ba, track.Alias(), sink)
 
 		const frames, perFrame = 25, 9 // what the queue holds, should the sender not run at all
 		for f := range frames {
@@ -89,7 +98,7 @@ func TestFrameWithoutMarkerStillEnds(t *testing.T) {
 	simulate(t, relaytest.Path{Delay: time.Millisecond}, func(t *testing.T, mesh *relaytest.Mesh) {
 		_, _, ab, ba := mesh.Pair(t)
 		track, sink := openTrack(t, ab, true), relaytest.NewSink()
-		ba.Bind(track.Alias(), sink)
+		bind(t, ba, track.Alias(), sink)
 		for i := range 5 { // five frames by timestamp alone; the last one ends by waiting
 			track.Offer(0, false, relaytest.RTP(uint16(i), uint32(i), false, 500))
 		}
@@ -111,7 +120,7 @@ func TestAudioAndReportsArrive(t *testing.T) {
 	tracks, sinks := make([]*relay.Track, 20), make([]*relaytest.Sink, 20)
 	for i := range tracks {
 		tracks[i], sinks[i] = openTrack(t, ab, false), relaytest.NewSink()
-		ba.Bind(tracks[i].Alias(), sinks[i])
+		bind(t, ba, tracks[i].Alias(), sinks[i])
 	}
 	for seq := range 20 {
 		for _, track := range tracks {
@@ -138,7 +147,7 @@ func TestAudioAndReportsArrive(t *testing.T) {
 func TestLongAudioPacketTakesAStream(t *testing.T) {
 	_, _, ab, ba := relaytest.NewMesh(t, nil).Pair(t)
 	track, sink := openTrack(t, ab, false), relaytest.NewSink()
-	ba.Bind(track.Alias(), sink)
+	bind(t, ba, track.Alias(), sink)
 	for _, size := range []int{12, 1139, 1140, 1200, 1472, wire.MaxPacket} {
 		track.Offer(0, true, relaytest.RTP(1, 1, true, size))
 		if p := relaytest.Await(t, sink.Packets, "packet"); p.Size != size {
@@ -164,7 +173,7 @@ func TestUnboundTrackIsDropped(t *testing.T) {
 	audio.Offer(0, true, relaytest.RTP(1, 1, true, 100))
 	video.Offer(0, true, relaytest.RTP(1, 1, true, 100))
 	eventually(t, "two drops", func() bool { return ba.Stats().Drops["unbound"] == 2 })
-	ba.Bind(audio.Alias(), sink)
+	bind(t, ba, audio.Alias(), sink)
 	audio.Offer(0, true, relaytest.RTP(2, 2, true, 100))
 	if p := relaytest.Await(t, sink.Packets, "packet after Bind"); p.Seq != 2 {
 		t.Errorf("packet %d, want 2", p.Seq)
@@ -333,7 +342,7 @@ func TestNewEpochRevokesTracks(t *testing.T) {
 	for _, video := range []bool{false, true} {
 		a.Epoch.Store(1)
 		track, sink := openTrack(t, ab, video), relaytest.NewSink()
-		ba.Bind(track.Alias(), sink)
+		bind(t, ba, track.Alias(), sink)
 		track.Offer(0, true, relaytest.RTP(1, 1, true, 100))
 		relaytest.Await(t, sink.Packets, "packet of the old epoch")
 		a.Epoch.Store(2)
@@ -354,8 +363,47 @@ func TestRecheckRevokesAnIdleTrack(t *testing.T) {
 	track := openTrack(t, ab, true)
 	a.Epoch.Store(2)
 	a.Fabric.Recheck()
-	if track.Revoked() == "" {
-		t.Error("track is still open under a new epoch")
+	eventually(t, "track is revoked", func() bool { return track.Revoked() != "" })
+}
+
+// What is offered between the change of the policies and a permit of the new epoch
+// waits, and then leaves.
+func TestRenewedTrackLosesNothing(t *testing.T) {
+	a, _, ab, ba := relaytest.NewMesh(t, nil).Pair(t)
+	for _, video := range []bool{false, true} {
+		a.Epoch.Store(1)
+		track, sink := openTrack(t, ab, video), relaytest.NewSink()
+		bind(t, ba, track.Alias(), sink)
+		track.Offer(0, true, relaytest.RTP(1, 1, true, 100))
+		relaytest.Await(t, sink.Packets, "packet of the old epoch")
+		a.Epoch.Store(2)
+		for seq := uint16(2); seq < 20; seq++ {
+			track.Offer(0, true, relaytest.RTP(seq, uint32(seq), true, 100))
+		}
+		heartbeats := ab.Stats().RTT
+		eventually(t, "a heartbeat passes", func() bool { return ab.Stats().RTT != heartbeats })
+		if n := len(sink.Packets); n > 0 {
+			t.Fatalf("%d packets left without a permit", n)
+		}
+		for what, p := range map[string]residency.Permit{
+			"the old epoch": relaytest.Permit(t, ab.Peer(), 1, "room-1", residency.ClassMedia),
+			"another room":  relaytest.Permit(t, ab.Peer(), 2, "room-2", residency.ClassMedia),
+			"another class": relaytest.Permit(t, ab.Peer(), 2, "room-1", residency.ClassChat),
+		} {
+			if track.Renew(p) == nil {
+				t.Errorf("renewed with a permit for %s", what)
+			}
+		}
+		if err := track.Renew(relaytest.Permit(t, ab.Peer(), 2, "room-1", residency.ClassMedia)); err != nil {
+			t.Fatal(err)
+		}
+		for range 18 {
+			relaytest.Await(t, sink.Packets, "packet that waited")
+		}
+		track.Revoke("test")
+		if track.Renew(relaytest.Permit(t, ab.Peer(), 2, "room-1", residency.ClassMedia)) == nil {
+			t.Error("a revoked track is renewed")
+		}
 	}
 }
 
@@ -374,4 +422,29 @@ func TestThreeNodes(t *testing.T) {
 		t.Errorf("links of b: %v", links)
 	}
 	eventually(t, "round trip is measured", func() bool { return nodes[0].Fabric.Link("c").Stats().RTT > 0 })
+}
+
+// TestLateAnswerIsDropped changes the policies while a question is on its way: what
+// may not be asked any more is not taken as an answer either.
+func TestLateAnswerIsDropped(t *testing.T) {
+	a, b, ab, ba := relaytest.NewMesh(t, nil).Pair(t)
+	var late atomic.Bool
+	b.Answer(func(_ context.Context, m relaytest.Message) ([]byte, residency.Permit, error) {
+		if late.Load() {
+			a.Epoch.Store(2)
+		}
+		return []byte("canary"), permit(t, ba, m.Class), nil
+	})
+	p := permit(t, ab, residency.ClassMetadata)
+	if got, err := ab.Request(t.Context(), p, 1, []byte("hello")); err != nil || string(got) != "canary" {
+		t.Fatalf("in time: %q, %v", got, err)
+	}
+	late.Store(true)
+	var refused *relay.RefusedError
+	if got, err := ab.Request(t.Context(), p, 1, []byte("hello")); got != nil || !errors.As(err, &refused) {
+		t.Errorf("late: %q, %v", got, err)
+	}
+	if ab.Stats().Drops["refused"] != 1 {
+		t.Errorf("drops: %v", ab.Stats().Drops)
+	}
 }

@@ -24,6 +24,12 @@ func (l *Link) Request(ctx context.Context, p residency.Permit, kind Kind, body 
 	if err := m.Check(); err != nil {
 		return nil, fmt.Errorf("relay: request to node %q: %w", l.peer.Name, err)
 	}
+	a, err := l.account(p)
+	if err != nil {
+		return nil, err
+	}
+	defer a.release()
+	m.Account = a.id.Number
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.RequestTimeout)
 	defer cancel()
 	s, err := l.conn.OpenStreamSync(ctx)
@@ -41,7 +47,21 @@ func (l *Link) Request(ctx context.Context, p residency.Permit, kind Kind, body 
 	})
 	defer stop()
 	s.SetPriority(urgencyRequest, true)
-	reply, err := l.exchange(s, wire.AppendMessage(nil, wire.TypeRequest, m))
+	under := l.passes(p, s)
+	reply, err := l.exchange(s, wire.AppendMessage(nil, wire.TypeRequest, m), func() {
+		a.count(len(m.Body))
+		l.written(under)
+	})
+	if l.passed(under) && err != nil {
+		return nil, l.takenBack(p)
+	}
+	if err == nil && !reply.Failed && len(reply.Body) > 0 {
+		err = l.countReceived(reply.Account, p.Class(), p.Room(), len(reply.Body))
+		if late := l.admit(p); err == nil && late != nil {
+			l.count.drop(DropRefused, 1) // what may not be asked any more may not be answered
+			return nil, late
+		}
+	}
 	if err != nil {
 		return nil, l.requestError(ctx, err)
 	}
@@ -51,10 +71,13 @@ func (l *Link) Request(ctx context.Context, p residency.Permit, kind Kind, body 
 	return reply.Body, nil
 }
 
-func (l *Link) exchange(s *quic.Stream, request []byte) (wire.Response, error) {
+// exchange calls sent when the request may arrive, even if nobody waits for the
+// answer any more.
+func (l *Link) exchange(s *quic.Stream, request []byte, sent func()) (wire.Response, error) {
 	if _, err := s.Write(request); err != nil {
 		return wire.Response{}, err
 	}
+	sent()
 	s.Close()
 	t, payload, err := readEnvelope(s)
 	if err == nil && t != wire.TypeResponse {
@@ -109,7 +132,14 @@ func (l *Link) unlessEnded(err error) error {
 func (l *Link) serveRequest(s *quic.Stream) error {
 	defer s.CancelRead(wire.StreamDone)
 	s.SetReadDeadline(time.Now().Add(l.cfg.RequestTimeout))
-	m, err := readRequest(s)
+	t, n, err := readHead(s)
+	if err == nil && t == wire.TypeOffer {
+		return l.serveOffer(s, n)
+	}
+	var m wire.Message
+	if err == nil {
+		m, err = readRequest(s, t, n)
+	}
 	var v *violation
 	switch {
 	case errors.As(err, &v):
@@ -119,6 +149,10 @@ func (l *Link) serveRequest(s *quic.Stream) error {
 		s.CancelWrite(wire.StreamDone)
 		return nil
 	}
+	if err := l.countReceived(m.Account, residency.Class(m.Class), m.Room, len(m.Body)); err != nil {
+		s.CancelWrite(wire.StreamRefused)
+		return err
+	}
 	ctx, cancel := context.WithCancel(l.ctx)
 	defer cancel()
 	stop := context.AfterFunc(s.Context(), cancel)
@@ -126,24 +160,39 @@ func (l *Link) serveRequest(s *quic.Stream) error {
 	s.SetPriority(urgencyRequest, true)
 	body, permit, err := l.cfg.Handler.Request(ctx, l, Kind(m.Kind), m.Room, residency.Class(m.Class), m.Body)
 	s.SetWriteDeadline(time.Now().Add(l.cfg.RequestTimeout))
-	if _, err := s.Write(wire.AppendResponse(nil, l.response(m.Room, body, permit, err))); err != nil {
+	a, reply := l.response(m, body, permit, err)
+	if a != nil {
+		defer a.release()
+		under := l.passes(permit, s)
+		defer l.written(under)
+	}
+	if _, err := s.Write(wire.AppendResponse(nil, reply)); err != nil {
 		s.CancelWrite(wire.StreamDone)
 		return nil
+	}
+	if a != nil {
+		a.count(len(reply.Body))
 	}
 	s.Close()
 	return nil
 }
 
-func readRequest(r io.Reader) (wire.Message, error) {
-	t, payload, err := readEnvelope(r)
+// readHead reads what a stream of the peer's is about.
+func readHead(r io.Reader) (wire.Type, int, error) {
+	t, n, err := readEnvelopeHead(r)
 	if errors.Is(err, io.EOF) {
 		err = protocolError(fmt.Errorf("request stream without a request"))
 	}
-	if err != nil {
-		return wire.Message{}, err
-	}
+	return t, n, err
+}
+
+func readRequest(r io.Reader, t wire.Type, n int) (wire.Message, error) {
 	if t != wire.TypeRequest {
 		return wire.Message{}, protocolError(fmt.Errorf("%s where REQUEST is due", t))
+	}
+	payload, err := readPayload(r, t, n)
+	if err != nil {
+		return wire.Message{}, err
 	}
 	m, err := wire.ParseMessage(payload)
 	if err != nil {
@@ -152,24 +201,31 @@ func readRequest(r io.Reader) (wire.Message, error) {
 	return m, nil
 }
 
-// response is the handler's answer if the gate lets it leave, and otherwise an
-// error that says so.
-func (l *Link) response(room string, body []byte, p residency.Permit, err error) wire.Response {
+// response is the handler's answer if the gate lets it leave, with the account
+// under which it is counted, and otherwise an error that says so.
+func (l *Link) response(m wire.Message, body []byte, p residency.Permit, err error) (*account, wire.Response) {
+	if err == nil && len(body) == 0 {
+		return nil, wire.Response{} // nothing of any room
+	}
 	if err == nil {
 		err = l.admit(p)
 	}
-	if err == nil && p.Room() != room {
-		err = errors.New("relay: reply refused: its permit is for another room")
+	if err == nil && (p.Room() != m.Room || p.Class() != residency.Class(m.Class)) {
+		err = errors.New("relay: reply refused: its permit is for another room or class")
 	}
 	if err == nil && len(body) > wire.MaxMessage {
 		err = fmt.Errorf("relay: reply of %d bytes, at most %d are allowed", len(body), wire.MaxMessage)
+	}
+	var a *account
+	if err == nil {
+		a, err = l.account(p)
 	}
 	if err != nil {
 		var refused *RefusedError
 		if errors.As(err, &refused) {
 			l.count.drop(DropRefused, 1)
 		}
-		return wire.Response{Failed: true, Body: []byte(err.Error())}
+		return nil, wire.Response{Failed: true, Body: []byte(err.Error())}
 	}
-	return wire.Response{Body: body}
+	return a, wire.Response{Account: a.id.Number, Body: body}
 }

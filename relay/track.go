@@ -30,18 +30,25 @@ type Track struct {
 	l     *Link
 	alias uint32
 	video bool
-	epoch residency.Epoch // of the permit
-	until time.Time       // end of the permit
-	audio *queue          // nil for video
-	done  chan struct{}   // closed by Revoke and Close
+	audio *queue        // nil for video
+	done  chan struct{} // closed by Revoke and Close
+
+	grant atomic.Pointer[residency.Permit] // that it sends by; Renew replaces it
+	held  atomic.Int64                     // Unix ns: since then it waits for another epoch's; 0: it does not
 
 	revoked atomic.Pointer[string] // the reason, nil while the track may send
 	closed  atomic.Bool
 	ending  sync.Once    // closes done
 	working atomic.Int32 // lanes that run
 
-	lanes [wire.MaxLayer + 1]atomic.Pointer[lane]
-	count counters
+	lanes   [wire.MaxLayer + 1]atomic.Pointer[lane]   // over QUIC
+	outlets [wire.MaxLayer + 1]atomic.Pointer[outlet] // over UDP
+	thinned atomic.Uint32                             // layers that the path does not carry, as bits
+	count   counters
+
+	// Guarded by the link's mu.
+	account *account // of the permit
+	handed  figures  // of count, to accounts already
 
 	spare batch // owned by the link's datagram sender
 }
@@ -52,20 +59,39 @@ func (l *Link) OpenTrack(p residency.Permit, video bool) (*Track, error) {
 	if err := l.admit(p); err != nil {
 		return nil, err
 	}
-	t := &Track{l: l, video: video, epoch: p.Verdict().Epoch, until: p.Until(), done: make(chan struct{})}
+	a, err := l.account(p)
+	if err != nil {
+		return nil, err
+	}
+	t := &Track{l: l, account: a, video: video, done: make(chan struct{})}
+	t.grant.Store(&p)
 	if !video {
 		t.audio = newQueue(audioPackets, audioBytes, 0, time.Now)
 	}
+	if err := l.addTrack(t); err != nil {
+		a.release()
+		return nil, err
+	}
+	out := outgoing{permit: p, account: a, envelope: wire.AppendTrack(nil, wire.Track{Alias: t.alias, Account: a.id.Number})}
+	if err := l.enqueue(out); err != nil {
+		t.Close()
+		return nil, err
+	}
+	return t, nil
+}
+
+// addTrack gives the track its alias.
+func (l *Link) addTrack(t *Track) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.ctx.Err() != nil {
-		return nil, fmt.Errorf("relay: open track to node %q: the link is down", l.peer.Name)
+	if l.ended || l.ctx.Err() != nil {
+		return fmt.Errorf("relay: open track to node %q: the link is down", l.peer.Name)
 	}
 	l.lastAlias++
 	t.alias = l.lastAlias
 	l.tracks[t.alias] = t
 	l.snapshotAudio()
-	return t, nil
+	return nil
 }
 
 // snapshotAudio renews what the datagram sender reads; l.mu is held.
@@ -93,13 +119,8 @@ func (t *Track) Offer(layer uint8, marker bool, rtp []byte) {
 		t.count.drop(DropRevoked, 1)
 	case t.closed.Load() || t.l.ctx.Err() != nil:
 		t.count.drop(DropClosed, 1)
-	case t.audio != nil && t.l.datagrams.fits(len(rtp)):
-		var head [wire.RecordOverhead]byte
-		wire.PutRecord(head[:], t.alias, layer, len(rtp))
-		t.count.drop(DropQueueFull, t.audio.push(head[:], rtp, false))
-		t.l.datagrams.wakeUp()
 	default:
-		t.offerLane(layer, marker, rtp)
+		t.l.carriage(len(rtp)).offer(t, layer, marker, rtp)
 	}
 }
 
@@ -148,29 +169,13 @@ func (t *Track) Report(layer uint8, sr wire.SenderReport) {
 		return
 	}
 	out := outgoing{track: t, envelope: wire.AppendReport(nil, wire.Report{Alias: t.alias, Layer: layer, Sender: sr})}
-	select {
-	case t.l.outbox <- out:
-	default:
+	if !t.l.outbox.offer(out) {
 		t.count.drop(DropQueueFull, 1)
 	}
 }
 
-// valid reports whether the track may send at now. A permit that ended revokes
-// the track.
-func (t *Track) valid(now time.Time) bool {
-	if t.revoked.Load() != nil {
-		return false
-	}
-	if e := t.l.cfg.Epoch(); e != t.epoch {
-		t.Revoke(fmt.Sprintf("policy epoch is %d, the permit's %d", e, t.epoch))
-		return false
-	}
-	if !now.Before(t.until) {
-		t.Revoke("the permit ended at " + t.until.UTC().Format(time.RFC3339))
-		return false
-	}
-	return true
-}
+// valid reports whether the track may send at now.
+func (t *Track) valid(now time.Time) bool { return t.standing(now) == sends }
 
 // Revoke stops the track for good. When it returns, no video leaves any more:
 // queued packets are dropped, open frames are reset and lost parts of them are
@@ -206,8 +211,20 @@ func (t *Track) Close() {
 
 func (t *Track) finish() {
 	t.ending.Do(func() { close(t.done) })
-	t.l.datagrams.wakeUp()
+	t.wakeUp()
 }
+
+// wakeUp has what is queued looked at.
+func (t *Track) wakeUp() {
+	t.l.datagrams.wakeUp()
+	if t.l.hop != nil {
+		t.l.hop.wakeUp()
+	}
+}
+
+// Held returns the layers, as bits, that are not sent now because the path does
+// not carry them. Offering them costs nothing but a count.
+func (t *Track) Held() uint8 { return uint8(t.thinned.Load()) }
 
 // waiting returns how many packets are queued.
 func (t *Track) waiting() int {
@@ -219,6 +236,9 @@ func (t *Track) waiting() int {
 		if ln := t.lanes[i].Load(); ln != nil {
 			n += ln.queue.len()
 		}
+		if o := t.outlets[i].Load(); o != nil {
+			n += o.waiting()
+		}
 	}
 	return n
 }
@@ -227,7 +247,7 @@ func (t *Track) waiting() int {
 func (t *Track) finished() bool {
 	select {
 	case <-t.done:
-		return t.working.Load() == 0 && (t.audio == nil || t.audio.len() == 0)
+		return t.working.Load() == 0 && (t.audio == nil || t.audio.len() == 0) && t.flushed()
 	default:
 		return false
 	}
@@ -254,11 +274,16 @@ func (l *Link) sweepTracks() {
 func (l *Link) forget(t *Track) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if _, ok := l.tracks[t.alias]; ok {
-		delete(l.tracks, t.alias)
-		l.count.fold(&t.count)
-		l.snapshotAudio()
+	if _, ok := l.tracks[t.alias]; !ok {
+		return
 	}
+	delete(l.tracks, t.alias)
+	l.count.fold(&t.count)
+	t.hand()
+	t.account.release()
+	l.snapshotAudio()
+	// Where it is left out, the peer keeps the alias until the link ends.
+	l.outbox.offer(outgoing{tally: true, envelope: wire.AppendTrack(nil, wire.Track{Alias: t.alias})})
 }
 
 func timestamp(rtp []byte) uint32 { return binary.BigEndian.Uint32(rtp[4:]) }

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 )
 
 //go:generate node zonedata/generate.mjs
@@ -20,10 +21,16 @@ var zonesJSON []byte
 type atlas struct {
 	countries map[Country]struct{}
 	zones     map[string][]Country
+
+	adequacies   []Adequacy
+	adequacyAsOf time.Time
 }
 
 var world = sync.OnceValue(func() atlas {
 	a, err := parseAtlas(zonesJSON)
+	if err == nil {
+		err = a.parseAdequacy(adequacyJSON)
+	}
 	if err != nil {
 		// The file is compiled in: only a broken build gets here, and a node
 		// without countries must not run.
@@ -65,8 +72,8 @@ func (c Country) Known() bool {
 func Countries() []Country { return slices.Sorted(maps.Keys(world().countries)) }
 
 // NamedZone returns the countries of a built-in zone: "EU" (27 members), "EEA"
-// (the EU with IS, LI and NO) or "DACH" (DE, AT, CH; CH is in neither of the
-// others). Names are upper case. The slice is the caller's.
+// (the EU with IS, LI and NO), "DACH" (DE, AT, CH; CH is in neither of the
+// first two) or "ADEQUATE" (see ZoneAdequate). Names are upper case. The slice is the caller's.
 func NamedZone(name string) ([]Country, bool) {
 	members, ok := world().zones[name]
 	return slices.Clone(members), ok

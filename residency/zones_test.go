@@ -7,7 +7,7 @@ import (
 )
 
 func TestNamedZones(t *testing.T) {
-	if got := NamedZones(); !slices.Equal(got, []string{"DACH", "EEA", "EU"}) {
+	if got := NamedZones(); !slices.Equal(got, []string{"ADEQUATE", "DACH", "EEA", "EU"}) {
 		t.Errorf("named zones: got %v", got)
 	}
 	eu, _ := NamedZone("EU")

@@ -10,16 +10,20 @@ import (
 
 // Home names the origin that writes the room's own record: the highest weighted
 // rendezvous draw over the origins that are up and that the gate permits to
-// store the room's metadata, each weighted with its capacity. Every node that
+// store the room's metadata and to receive its signalling, for the room's nodes
+// tell their home who is there; each weighted with its capacity. Every node that
 // knows the same candidates gets the same answer, whoever asks; a node that
 // comes or goes moves only the rooms that it wins or had.
-func Home(g *residency.Gate, room, policy string, candidates []Candidate, now time.Time) Placement {
-	ask := residency.Request{Room: room, Policy: policy, Class: residency.ClassMetadata, Store: true, Now: now}
+func Home(g *residency.Gate, room Room, candidates []Candidate, now time.Time) Placement {
+	ask := room.ask(now)
+	signalling := ask
+	signalling.Class = residency.ClassSignalling
+	ask.Class, ask.Store = residency.ClassMetadata, true
 	entries := make([]*entry, 0, len(candidates))
 	for _, c := range candidates {
-		e := newEntry(room, c, -1)
+		e := newEntry(room.Name, c, -1)
 		e.out.Score = -e.draw
-		if e.permitted(g, ask) {
+		if e.permitted(g, ask, signalling) {
 			e.available(false)
 		}
 		entries = append(entries, e)
@@ -34,20 +38,19 @@ func Home(g *residency.Gate, room, policy string, candidates []Candidate, now ti
 // RecordingNode names the origin that records the room: its home if that may
 // store recordings and receive the media, otherwise the next in the order of
 // draws. Overloaded origins come last.
-func RecordingNode(g *residency.Gate, room, policy string, candidates []Candidate, now time.Time) Placement {
-	if pol, err := g.Bundle().Policy(policy); err == nil && !pol.Recording.Allowed {
+func RecordingNode(g *residency.Gate, room Room, candidates []Candidate, now time.Time) Placement {
+	if pol, err := g.Bundle().PolicyFor(room.Tenant, room.Policy); err == nil && !pol.Recording.Allowed {
 		return Placement{Ranked: []Ranked{}, Rule: RuleNoRecording,
 			Reason: fmt.Sprintf("policy %q does not allow this room to be recorded", pol.Name),
 			Hint:   "use a room whose policy allows recording"}
 	}
-	home := Home(g, room, policy, candidates, now).Node()
-	ask := residency.Request{Room: room, Policy: policy, Now: now}
-	store, media := ask, ask
+	home := Home(g, room, candidates, now).Node()
+	store, media := room.ask(now), room.ask(now)
 	store.Class, store.Store = residency.ClassRecording, true
 	media.Class = residency.ClassMedia
 	entries := make([]*entry, 0, len(candidates))
 	for _, c := range candidates {
-		e := newEntry(room, c, -1)
+		e := newEntry(room.Name, c, -1)
 		e.out.Score, e.home = -e.draw, c.Node.Name == home
 		if e.permitted(g, media, store) {
 			e.available(false)

@@ -36,14 +36,14 @@ func oracleMay(q Question, c Candidate, country residency.Country) bool {
 	outside := country != "" && !inEEA[country]
 	return known && c.Up && c.Epoch == 1 && c.Node.NotAfter.After(noon) &&
 		(c.Capacity == 0 || c.Attendees < c.Capacity) &&
-		(zone || q.Policy == "eu-origin-global-edge" && outside && slices.Contains(c.Node.Roles, residency.RoleEdge))
+		(zone || q.Room.Policy == "eu-origin-global-edge" && outside && slices.Contains(c.Node.Roles, residency.RoleEdge))
 }
 
 // oracleKeys are compared from left to right, lower first.
 func oracleKeys(q Question, c Candidate, country residency.Country, at Point) []float64 {
 	yes := map[bool]float64{true: 0, false: 1}
 	load := min(max(c.Load, 0), 1)
-	cost := 1500 * load * load
+	cost := 30 * load * load
 	if at == (Point{}) {
 		return []float64{yes[load < 0.95], yes[country == c.Node.Country], yes[slices.Contains(c.Node.Roles, residency.RoleOrigin)], cost}
 	}
@@ -51,7 +51,7 @@ func oracleKeys(q Question, c Candidate, country residency.Country, at Point) []
 	if km < 0 {
 		km = math.Pi * 6371
 	}
-	return []float64{yes[load < 0.95], cost + km}
+	return []float64{yes[load < 0.95], cost + km*0.02 + 10}
 }
 
 // oracleBest returns the keys of whom nobody beats, nil if nobody may serve.
@@ -145,18 +145,18 @@ func TestHomeIsSymmetricAndSticky(t *testing.T) {
 	g := residency.NewGate(testBundle())
 	rapid.Check(t, func(t *rapid.T) {
 		q := drawQuestion(t)
-		home := Home(g, q.Room, q.Policy, q.Candidates, noon).Node()
+		home := Home(g, q.Room, q.Candidates, noon).Node()
 		for i := range q.Candidates {
 			seen := slices.Clone(q.Candidates)
 			for j := range seen {
 				seen[j].Local = i == j
 			}
 			slices.Reverse(seen)
-			if h := Home(g, q.Room, q.Policy, seen, noon).Node(); h != home {
+			if h := Home(g, q.Room, seen, noon).Node(); h != home {
 				t.Fatalf("node %d says %q, others %q", i, h, home)
 			}
 			left := slices.Delete(slices.Clone(q.Candidates), i, i+1)
-			if h := Home(g, q.Room, q.Policy, left, noon).Node(); q.Candidates[i].Node.Name != home && h != home {
+			if h := Home(g, q.Room, left, noon).Node(); q.Candidates[i].Node.Name != home && h != home {
 				t.Fatalf("%s went and the home moved from %q to %q", q.Candidates[i].Node.Name, home, h)
 			}
 		}
@@ -191,6 +191,6 @@ func drawQuestion(t *rapid.T) Question {
 			Attendees: rapid.IntRange(0, 3).Draw(t, "attendees"), Capacity: rapid.IntRange(0, 3).Draw(t, "capacity"), Local: i == 0})
 	}
 	a := Attendee{At: point.Draw(t, "from"), Country: rapid.SampledFrom(countries[:6]).Draw(t, "attendee country"), Known: rapid.Bool().Draw(t, "known")}
-	return Question{Room: rapid.StringN(0, 8, -1).Draw(t, "room"), Policy: rapid.SampledFrom([]string{"eea-only", "eu-origin-global-edge"}).Draw(t, "policy"),
+	return Question{Room: Room{Name: rapid.StringN(0, 8, -1).Draw(t, "room"), Policy: rapid.SampledFrom([]string{"eea-only", "eu-origin-global-edge"}).Draw(t, "policy")},
 		Attendee: a, Candidates: candidates, Unknown: rapid.SampledFrom([]Fallback{"", FallbackOrigin, FallbackLocal}).Draw(t, "fallback"), Now: noon}
 }

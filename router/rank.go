@@ -15,13 +15,6 @@ const (
 	// overloaded is the load from which a node comes after all others: what is
 	// left must absorb the bursts of those who are already there.
 	overloaded = 0.95
-
-	// fullLoadKm is how many kilometres farther away a saturated node counts.
-	// Light in fibre makes 100 km of distance about 1 ms of round trip, so this is
-	// 15 ms, about what queueing on a busy node adds. The cost grows with the
-	// square of the load: a node half loaded costs a quarter of it (375 km, less
-	// than from Berlin to Frankfurt), so load moves nobody before it matters.
-	fullLoadKm = 1500.0
 )
 
 // entry is a candidate on its way to being Ranked.
@@ -32,6 +25,8 @@ type entry struct {
 	hash     uint64
 	home     bool
 	draw     float64 // weighted rendezvous draw, see draw()
+	trip     Trip    // to the attendee
+	prefers  string  // the last override that prefers others
 	inPlace  bool    // in the attendee's country, asked only if the place is unknown
 	originAt bool    // likewise: is an origin
 }
@@ -62,8 +57,10 @@ func first(f func(*entry) bool) func(a, b *entry) int {
 	}
 }
 
+const textOverload = "overloaded; used only when no other permitted node is left"
+
 // byOverload puts the overloaded last.
-var byOverload = named(RuleOverload, "overloaded; used only when no other permitted node is left",
+var byOverload = named(RuleOverload, textOverload,
 	first(func(e *entry) bool { return e.load < overloaded }))
 
 // byTie makes equal candidates stable: every node computes the same order, and
@@ -137,7 +134,8 @@ func (e *entry) available(countAttendees bool) bool {
 // on the first refusal.
 func (e *entry) permitted(g *residency.Gate, requests ...residency.Request) bool {
 	for _, r := range requests {
-		r.Peer, r.PeerEpoch = e.c.Node, e.c.Epoch
+		r.Peer, r.PeerEpoch, r.Contradiction = e.c.Node, e.c.Epoch, e.c.Contradiction
+		r.NoEvidence = cmp.Or(r.NoEvidence, e.c.NoEvidence)
 		v := g.Decide(r)
 		if !v.Allow {
 			e.refuse(v.Rule, v.Reason)

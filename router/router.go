@@ -10,6 +10,7 @@ package router
 
 import (
 	"math"
+	"net/netip"
 	"time"
 
 	"github.com/golang/geo/s2"
@@ -47,12 +48,20 @@ func (p Point) Km(q Point) float64 {
 	return a.Distance(b).Radians() * earthKm
 }
 
-// Attendee is what is known of where an attendee is. It carries no address.
+// Attendee is what is known of where an attendee is.
 type Attendee struct {
 	Country residency.Country
 	At      Point  // zero if only the country is known
 	Known   bool   // the country is known
 	Source  string // how: "geoip", or why not: "private address"
+
+	// Addr is compared with the networks of overrides and gets into no answer.
+	// The zero Addr is in none of them.
+	Addr netip.Addr `json:"-"`
+
+	// Trips are round trips from the attendee to nodes, measured. Of a node that
+	// is not in it, the distance tells an estimate.
+	Trips map[residency.NodeName]Trip `json:"-"`
 }
 
 // Candidate is a node that might serve, as this node sees it now.
@@ -64,8 +73,15 @@ type Candidate struct {
 	Capacity  int // attendees the node takes at most; 0 states no limit
 	URL       string
 	Epoch     residency.Epoch
-	Local     bool // the node that asks
-	Up        bool // false: known, but not answering or draining
+	// Contradiction says why the node is not believed to be where its
+	// certificate says; empty if it is.
+	Contradiction string
+	// NoEvidence says why the node could not prove what it does; empty if it could, or
+	// if nobody knows. Of a room's home it is left out: nodes that know different
+	// things of each other would name different homes.
+	NoEvidence string
+	Local      bool // the node that asks
+	Up         bool // false: known, but not answering or draining
 }
 
 // Fallback says what an attendee of unknown whereabouts is taken for.
@@ -82,14 +98,43 @@ const (
 	FallbackLocal Fallback = "local"
 )
 
+// Room is what placement knows of a room. It is keyed on the tenant, not on where
+// attendees are (R2).
+type Room struct {
+	Name   string
+	Tenant string // empty is none
+	Policy string // empty is the tenant's or the bundle's default
+}
+
+// ask begins a question to the gate about the room.
+func (r Room) ask(now time.Time) residency.Request {
+	return residency.Request{Room: r.Name, Tenant: r.Tenant, Policy: r.Policy, Now: now}
+}
+
+// Carrier is a node that carries a room, with how many it serves of it.
+type Carrier struct {
+	Node      residency.NodeName
+	Attendees int
+}
+
 // Question asks which node an attendee should use for a room.
 type Question struct {
-	Room       string
-	Policy     string // empty is the bundle's default
+	Room       Room
 	Attendee   Attendee
 	Candidates []Candidate
 	Unknown    Fallback // empty is FallbackOrigin
 	Now        time.Time
+
+	// Carriers are the nodes that carry the room now, as far as it is known.
+	Carriers []Carrier
+	// Between is the round trip between two nodes. It must be as long as back,
+	// and answer the same as long as Place runs. Nil, or an answer of which
+	// nothing is known: the distance tells an estimate.
+	Between func(a, b residency.NodeName) Trip
+	// Before is the node that served the same identity in the room lately, "" if none.
+	Before residency.NodeName
+	// Rules are the operator's; nil is DefaultRules.
+	Rules *Rules
 }
 
 // Ranked is one candidate with the place it got and the grounds.
@@ -98,7 +143,8 @@ type Ranked struct {
 	Country    residency.Country  `json:"country"`
 	DistanceKm float64            `json:"distance_km"` // -1 if unknown
 	Load       float64            `json:"load"`
-	Score      float64            `json:"score"` // lower is better; kilometres for Place, a hash for Home
+	Score      float64            `json:"score"`           // lower is better; milliseconds for Place, the sum of Terms; a hash for Home
+	Terms      []Term             `json:"terms,omitempty"` // of those who may serve
 	Allowed    bool               `json:"allowed"`
 	Rule       string             `json:"rule"`   // the rule that ranked it behind the one before, or refused it
 	Reason     string             `json:"reason"` // one sentence for people
@@ -128,12 +174,22 @@ func (p Placement) Node() residency.NodeName {
 const (
 	RuleDown         = "down"          // the node does not answer or is draining
 	RuleFull         = "full"          // the node has as many attendees as it takes
-	RuleOverload     = "overload"      // behind every node that is not overloaded
+	RuleExcluded     = "excluded"      // an override of the operator keeps the attendee off the node
+	RulePinned       = "pinned"        // an override of the operator keeps the attendee on other nodes
+	RuleOverload     = "overload"      // behind every node that has more than its reserve free
+	RuleLimit        = "limit"         // behind every node within the operator's limits
 	RuleSameCountry  = "same-country"  // place unknown: nodes in the attendee's country first
 	RuleOrigin       = "origin"        // place unknown: origins before edges
-	RuleNearest      = "nearest"       // the best sum of distance and load
+	RuleNearest      = "nearest"       // the least sum of terms, thanks to the distance
 	RuleDistance     = "distance"      // behind because it is farther away
+	RuleMeasured     = "measured"      // ahead or behind by round trips that were measured
 	RuleLoad         = "load"          // behind because it is busier
+	RuleRoom         = "room"          // ahead or behind by the way to the others in the room
+	RuleCarries      = "carries"       // ahead because it carries the room already
+	RuleOpen         = "open"          // behind because it would have to be opened for the room
+	RuleStay         = "stay"          // ahead because the attendee was there before
+	RuleMove         = "move"          // behind because the attendee was on another
+	RulePrefer       = "prefer"        // ahead or behind by an override of the operator
 	RuleTie          = "tie"           // equal in all; a hash of room and node decides
 	RuleHome         = "home"          // the room's home
 	RuleNotHome      = "not-home"      // behind the room's home

@@ -92,7 +92,7 @@ func TestKilometres(t *testing.T) {
 // hint for the operator.
 func TestEveryRefusalHasAMend(t *testing.T) {
 	for _, rule := range []string{residency.RuleNoBundle, residency.RuleBundleStale, residency.RuleNoPolicy, residency.RuleCertificate,
-		residency.RuleRevoked, residency.RuleEpoch, residency.RuleNotStored, residency.RuleStoreRole, residency.RuleZone,
+		residency.RuleRevoked, residency.RuleRegister, residency.RuleQuarantine, residency.RuleTenant, residency.RuleEvidence, residency.RuleTransfer, residency.RuleEpoch, residency.RuleNotStored, residency.RuleStoreRole, residency.RuleZone,
 		residency.RuleEdgeEmpty, RuleDown, RuleFull} {
 		p := nobody(Placement{Ranked: []Ranked{{Node: "fra", Rule: rule}}}, "do it")
 		if p.Hint == "" || p.Rule != RuleNobody {
@@ -112,7 +112,7 @@ func TestUnknownIsNotOutside(t *testing.T) {
 		"a country not on Earth": {Known: true, Country: "ZZ", At: newYork},
 	} {
 		for _, f := range []Fallback{"", FallbackOrigin, "nonsense"} {
-			p := Place(g, Question{Policy: "eu-origin-global-edge", Attendee: a, Candidates: demoMesh(), Unknown: f, Now: noon})
+			p := Place(g, Question{Room: Room{Policy: "eu-origin-global-edge"}, Attendee: a, Candidates: demoMesh(), Unknown: f, Now: noon})
 			if p.Node() != "fra" {
 				t.Errorf("%s, fallback %q: placed on %q: %s", name, f, p.Node(), p.Reason)
 			}
@@ -126,7 +126,7 @@ func TestNoGateNoPlace(t *testing.T) {
 		if p.Chosen != nil || p.Rule != RuleNobody || p.Hint == "" {
 			t.Errorf("%s gate: %v", name, p)
 		}
-		if h := Home(g, "r", "", demoMesh(), noon); h.Chosen != nil {
+		if h := Home(g, Room{Name: "r"}, demoMesh(), noon); h.Chosen != nil {
 			t.Errorf("%s gate: home %v", name, h)
 		}
 	}
@@ -143,7 +143,7 @@ func TestHomesFollowCapacity(t *testing.T) {
 	const rooms = 3000
 	var onBig int
 	for i := range rooms {
-		if Home(g, string(rune('a'+i%26))+time.Duration(i).String(), "", mesh, noon).Node() == "big" {
+		if Home(g, Room{Name: string(rune('a'+i%26)) + time.Duration(i).String()}, mesh, noon).Node() == "big" {
 			onBig++
 		}
 	}
@@ -159,17 +159,17 @@ func TestRecordingNode(t *testing.T) {
 	second.Node.Name = "par"
 	second.Node.Country = "FR"
 	mesh = append(mesh, second)
-	home := Home(g, "standup", "", mesh, noon).Node()
-	if p := RecordingNode(g, "standup", "", mesh, noon); p.Node() != home || p.Rule != RuleHome {
+	home := Home(g, Room{Name: "standup"}, mesh, noon).Node()
+	if p := RecordingNode(g, Room{Name: "standup"}, mesh, noon); p.Node() != home || p.Rule != RuleHome {
 		t.Errorf("home %s, recording on %s by %s", home, p.Node(), p.Rule)
 	}
 	i := slices.IndexFunc(mesh, func(c Candidate) bool { return c.Node.Name == home })
 	mesh[i].Load = 0.99
-	if p := RecordingNode(g, "standup", "", mesh, noon); p.Node() == home || p.Chosen == nil {
+	if p := RecordingNode(g, Room{Name: "standup"}, mesh, noon); p.Node() == home || p.Chosen == nil {
 		t.Errorf("home overloaded, yet recording on %q", p.Node())
 	}
 	mesh[i].Up = false
-	if p := RecordingNode(g, "standup", "", mesh, noon); p.Node() == home || p.Chosen == nil {
+	if p := RecordingNode(g, Room{Name: "standup"}, mesh, noon); p.Node() == home || p.Chosen == nil {
 		t.Errorf("home down, recording on %q", p.Node())
 	}
 }
@@ -187,7 +187,7 @@ func splitBundle() *residency.Bundle {
 
 // A node that may signal is not a node that may carry media (R4, R5).
 func TestMediaZoneNarrowerThanSignalling(t *testing.T) {
-	p := Place(residency.NewGate(splitBundle()), Question{Policy: "split", Attendee: Attendee{Known: true, Country: "PL", At: warsaw}, Candidates: demoMesh(), Now: noon})
+	p := Place(residency.NewGate(splitBundle()), Question{Room: Room{Policy: "split"}, Attendee: Attendee{Known: true, Country: "PL", At: warsaw}, Candidates: demoMesh(), Now: noon})
 	if p.Node() != "fra" || p.Ranked[1].Node != "waw" || p.Ranked[1].Allowed || !strings.Contains(p.Ranked[1].Reason, "DACH") {
 		t.Errorf("placement:\n%s", p)
 	}
@@ -203,13 +203,13 @@ func TestHomeRecordsBeforeHigherHashes(t *testing.T) {
 	mesh = append(mesh, vie)
 	for i := range 20 {
 		room := fmt.Sprint("room ", i)
-		if h := Home(g, room, "split", mesh, noon); h.Node() != "vie" {
+		if h := Home(g, Room{Name: room, Policy: "split"}, mesh, noon); h.Node() != "vie" {
 			t.Fatalf("home:\n%s", h)
 		}
-		if p := RecordingNode(g, room, "split", mesh, noon); p.Node() != "vie" || p.Rule != RuleHome {
+		if p := RecordingNode(g, Room{Name: room, Policy: "split"}, mesh, noon); p.Node() != "vie" || p.Rule != RuleHome {
 			t.Fatalf("recording:\n%s", p)
 		}
-		if h := Home(g, room, "eea-only", mesh, noon); h.Ranked[0].Score >= h.Ranked[1].Score {
+		if h := Home(g, Room{Name: room, Policy: "eea-only"}, mesh, noon); h.Ranked[0].Score >= h.Ranked[1].Score {
 			t.Fatalf("scores %v, %v: want lower first", h.Ranked[0].Score, h.Ranked[1].Score)
 		}
 	}

@@ -2,6 +2,7 @@ package router
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"text/tabwriter"
 )
@@ -27,7 +28,45 @@ func (p Placement) String() string {
 		fmt.Fprintf(w, "  %s\t%s\t%s\t%s\t%.0f %%\t%s\t%s\n", mark, r.Node, r.Country, shortKm(r.DistanceKm), 100*r.Load, r.Rule, r.Reason)
 	}
 	w.Flush()
+	p.textTerms(&b)
 	return b.String()
+}
+
+// textTerms prints what the scores are made of, one column for each term that
+// is a millisecond of somebody's.
+func (p Placement) textTerms(b *strings.Builder) {
+	var names []string
+	for _, name := range termNames {
+		if slices.ContainsFunc(p.Ranked, func(r Ranked) bool { return r.term(name) >= 0.5 }) {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
+		return
+	}
+	w := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(w, "  ms\t%s\tsum\n", strings.Join(names, "\t"))
+	for _, r := range p.Ranked {
+		if !r.Allowed {
+			continue
+		}
+		fmt.Fprintf(w, "  %s\t", r.Node)
+		for _, name := range names {
+			fmt.Fprintf(w, "%.0f\t", r.term(name))
+		}
+		fmt.Fprintf(w, "%.0f\n", r.Score)
+	}
+	w.Flush()
+}
+
+// term is a term of the candidate's score, 0 if it has none.
+func (r Ranked) term(name string) (ms Millis) {
+	for _, t := range r.Terms {
+		if t.Name == name {
+			ms = t.MS
+		}
+	}
+	return ms
 }
 
 // shortKm is a distance for a column.

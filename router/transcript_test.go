@@ -3,8 +3,10 @@ package router
 import (
 	"flag"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -18,7 +20,11 @@ var update = flag.Bool("update", false, "write what the code answers into the tr
 // command, "----", the answer. Lines with # are for the reader.
 //
 //	node NAME [load=F] [attendees=N] [capacity=N] [epoch=N] [up=BOOL] [at=none] [local]
-//	place policy=P from=PLACE [fallback=local]
+//	between NODE NODE=MS
+//	rules [room=W] [load=MS] [open=MS] [move=MS] [reserve=F] [max-rtt=MS] [max-nodes=N]
+//	region NAME [nodes=A,B] [countries=A,B] [continents=A,B]
+//	override NAME [networks=…] [countries=…] [continents=…] [tenants=…] [only=…] [not=…] [prefer=…] [by=MS]
+//	place policy=P from=PLACE [fallback=local] [addr=IP] [carriers=NODE:N,…] [trips=NODE:MS,…] [before=NODE]
 //	home policy=P room=R
 //	record policy=P room=R
 func TestTranscripts(t *testing.T) {
@@ -36,7 +42,9 @@ func playTranscript(t *testing.T, file string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stage := &stage{mesh: demoMesh(), gate: residency.NewGate(testBundle())}
+	bundle := testBundle()
+	bundle.Tenants = []residency.Tenant{{Name: "acme", Policy: "eea-only"}}
+	stage := &stage{mesh: demoMesh(), gate: residency.NewGate(bundle), rules: DefaultRules(), links: map[[2]residency.NodeName]Trip{}}
 	var out strings.Builder
 	for paragraph := range strings.SplitSeq(strings.TrimSpace(string(b)), "\n\n") {
 		head, want, asks := strings.Cut(paragraph, "\n----\n")
@@ -62,8 +70,10 @@ func playTranscript(t *testing.T, file string) {
 
 // stage is what the commands of a transcript act on.
 type stage struct {
-	mesh []Candidate
-	gate *residency.Gate
+	mesh  []Candidate
+	gate  *residency.Gate
+	rules *Rules
+	links map[[2]residency.NodeName]Trip
 }
 
 // places are what GeoIP would say of test attendees.
@@ -98,12 +108,23 @@ func (s *stage) play(head string) (answer string, err error) {
 			if !ok {
 				return "", fmt.Errorf("place %q is not known", args["from"])
 			}
-			answer = Place(s.gate, Question{Room: "standup", Policy: args["policy"], Attendee: a, Candidates: s.mesh,
-				Unknown: Fallback(args["fallback"]), Now: noon}).String()
+			answer, err = s.place(a, args)
+		case "between":
+			for k, v := range args {
+				if k != words[1] {
+					s.links[[2]residency.NodeName{residency.NodeName(words[1]), residency.NodeName(k)}] = Trip{MS: millis(v), How: Measured}
+				}
+			}
+		case "rules":
+			s.tune(args)
+		case "region":
+			s.rules.Regions = map[string]Region{words[1]: {Nodes: listOf[residency.NodeName](args["nodes"]), Countries: listOf[residency.Country](args["countries"]), Continents: listOf[Continent](args["continents"])}}
+		case "override":
+			s.override(words[1], args)
 		case "home":
-			answer = Home(s.gate, args["room"], args["policy"], s.mesh, noon).String()
+			answer = Home(s.gate, Room{Name: args["room"], Tenant: args["tenant"], Policy: args["policy"]}, s.mesh, noon).String()
 		case "record":
-			answer = RecordingNode(s.gate, args["room"], args["policy"], s.mesh, noon).String()
+			answer = RecordingNode(s.gate, Room{Name: args["room"], Tenant: args["tenant"], Policy: args["policy"]}, s.mesh, noon).String()
 		default:
 			err = fmt.Errorf("command %q is not known", words[0])
 		}
@@ -150,4 +171,87 @@ func (s *stage) change(name residency.NodeName, args map[string]string) (err err
 		return nil
 	}
 	return fmt.Errorf("node %q is not known", name)
+}
+
+// place asks where an attendee goes.
+func (s *stage) place(a Attendee, args map[string]string) (string, error) {
+	q := Question{Room: Room{Name: "standup", Tenant: args["tenant"], Policy: args["policy"]}, Attendee: a, Candidates: s.mesh,
+		Unknown: Fallback(args["fallback"]), Now: noon, Rules: s.rules, Before: residency.NodeName(args["before"]), Between: s.between}
+	q.Attendee.Trips = map[residency.NodeName]Trip{}
+	for _, pair := range listOf[string](args["trips"]) {
+		n, ms, _ := strings.Cut(pair, ":")
+		q.Attendee.Trips[residency.NodeName(n)] = Trip{MS: millis(ms), How: Measured}
+	}
+	for _, pair := range listOf[string](args["carriers"]) {
+		n, count, _ := strings.Cut(pair, ":")
+		q.Carriers = append(q.Carriers, Carrier{residency.NodeName(n), int(millis(count))})
+	}
+	if args["addr"] != "" {
+		addr, err := netip.ParseAddr(args["addr"])
+		if err != nil {
+			return "", err
+		}
+		q.Attendee.Addr = addr
+	}
+	return Place(s.gate, q).String(), nil
+}
+
+func (s *stage) between(a, b residency.NodeName) Trip {
+	if t, ok := s.links[[2]residency.NodeName{a, b}]; ok {
+		return t
+	}
+	return s.links[[2]residency.NodeName{b, a}]
+}
+
+func (s *stage) tune(args map[string]string) {
+	for k, v := range args {
+		ms := millis(v)
+		switch k {
+		case "room":
+			s.rules.Weights.Room = float64(ms)
+		case "load":
+			s.rules.Weights.Load = ms
+		case "open":
+			s.rules.Weights.Open = ms
+		case "move":
+			s.rules.Weights.Move = ms
+		case "reserve":
+			s.rules.Reserve = float64(ms)
+		case "max-rtt":
+			s.rules.Limits.RTT = ms
+		case "max-nodes":
+			s.rules.Limits.Nodes = int(ms)
+		default:
+			panic(k)
+		}
+	}
+}
+
+func (s *stage) override(name string, args map[string]string) {
+	o := Override{Name: name, Countries: listOf[residency.Country](args["countries"]), Continents: listOf[Continent](args["continents"]), Tenants: listOf[string](args["tenants"]),
+		Only: listOf[string](args["only"]), Not: listOf[string](args["not"]), Prefer: listOf[string](args["prefer"])}
+	for _, p := range listOf[string](args["networks"]) {
+		o.Networks = append(o.Networks, netip.MustParsePrefix(p))
+	}
+	if o.Prefer != nil {
+		o.By = millis(args["by"])
+	}
+	s.rules.Overrides = append(slices.DeleteFunc(s.rules.Overrides, func(was Override) bool { return was.Name == name }), o)
+}
+
+func listOf[T ~string](s string) (list []T) {
+	for item := range strings.SplitSeq(s, ",") {
+		if item != "" {
+			list = append(list, T(item))
+		}
+	}
+	return list
+}
+
+func millis(s string) Millis {
+	f, err := strconv.ParseFloat(s, 64)
+	if err != nil {
+		panic(err)
+	}
+	return Millis(f)
 }

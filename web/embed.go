@@ -22,10 +22,10 @@ import (
 var dist embed.FS
 
 // contentSecurityPolicy lets the page load from its own origin only. Connections
-// are wider, because the attendee may be served by another node than the one the
-// page came from; without TLS only from a page without TLS, which browsers see to.
+// and films are wider, because the attendee may be served by another node than the
+// one the page came from; without TLS only from a page without TLS, which browsers see to.
 const contentSecurityPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; " +
-	"font-src 'self'; media-src 'self' blob:; worker-src 'self'; connect-src 'self' wss: ws: https: http:; " +
+	"font-src 'self'; media-src 'self' blob: https: http:; worker-src 'self'; connect-src 'self' wss: ws: https: http:; " +
 	"manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 const permissionsPolicy = "camera=(self), microphone=(self), display-capture=(self), autoplay=(self), fullscreen=(self), geolocation=()"

@@ -76,15 +76,19 @@ func TestHandlerAnswers(t *testing.T) {
 	}
 }
 
-// The page may talk to other nodes, and may load nothing from any host but its own.
+// The page may talk to other nodes, and play films from the origins that keep them; it
+// may load nothing else from any host but its own.
 func TestSecurityPolicyNamesNoHost(t *testing.T) {
 	for directive := range strings.SplitSeq(contentSecurityPolicy, "; ") {
 		name, sources, _ := strings.Cut(directive, " ")
 		for source := range strings.FieldsSeq(sources) {
 			quoted := source == "'self'" || source == "'none'"
 			scheme := source == "data:" || source == "blob:"
-			if name == "connect-src" {
+			switch name {
+			case "connect-src":
 				scheme = source == "wss:" || source == "ws:" || source == "https:" || source == "http:"
+			case "media-src":
+				scheme = scheme || source == "https:" || source == "http:"
 			}
 			if !quoted && !scheme {
 				t.Errorf("%s allows %q", name, source)

@@ -22,10 +22,10 @@ import (
 	"github.com/domicile/domicile/node"
 )
 
-// eventually waits until ok holds.
+// eventually waits until ok holds, patiently.
 func eventually(t testing.TB, what string, within time.Duration, ok func() bool) {
 	t.Helper()
-	deadline := time.NewTimer(within)
+	deadline := time.NewTimer(patience * within)
 	defer deadline.Stop()
 	again := time.NewTicker(50 * time.Millisecond)
 	defer again.Stop()
@@ -63,7 +63,7 @@ func (m *mesh) client() *http.Client {
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(pem)
-	c := &http.Client{Timeout: 15 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}
+	c := &http.Client{Timeout: patience * 15 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, KeyLogWriter: m.keyLog}}}
 	m.t.Cleanup(c.CloseIdleConnections)
 	return c
 }
@@ -152,7 +152,7 @@ type wire struct {
 // dial connects to a node's signalling with a token.
 func (m *mesh) dial(node, token string) *wire {
 	m.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience*10*time.Second)
 	defer cancel()
 	ws, resp, err := websocket.Dial(ctx, m.node(node).WS+"/rtc?access_token="+token,
 		&websocket.DialOptions{HTTPClient: m.client()})
@@ -175,7 +175,7 @@ func (w *wire) send(m *livekit.SignalRequest) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience*5*time.Second)
 	defer cancel()
 	if err := w.ws.Write(ctx, websocket.MessageBinary, b); err != nil {
 		w.t.Fatalf("send: %v", err)
@@ -206,7 +206,7 @@ func (w *wire) until(within time.Duration, ok func(*livekit.SignalResponse) bool
 // join waits for the node's greeting.
 func (w *wire) join() *livekit.JoinResponse {
 	w.t.Helper()
-	m, err := w.until(5*time.Second, func(m *livekit.SignalResponse) bool { return m.GetJoin() != nil })
+	m, err := w.until(patience*5*time.Second, func(m *livekit.SignalResponse) bool { return m.GetJoin() != nil })
 	if err != nil {
 		w.t.Fatalf("no greeting: %v", err)
 	}

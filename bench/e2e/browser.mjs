@@ -1,7 +1,8 @@
 // Drives headless Chromium for the Go tests beside it: one JSON command a line
 // on standard input, one JSON answer a line on standard output.
 //
-//   {"id":1,"op":"open","url":"…"}            → {"id":1,"value":"page id"}
+//   {"id":1,"op":"open","url":"…"}            → {"id":1,"value":"page id"}  (flags: Chromium's; without: ours that are left
+//                                               out; first: a script that runs before the page's own)
 //   {"id":2,"op":"eval","page":"1","js":"…"}  → {"id":2,"value":…}   (js is the body of an async function)
 //   {"id":3,"op":"shot","page":"1","path":"…"}
 //   {"id":4,"op":"close","page":"1"}
@@ -14,12 +15,16 @@ import { executablePath, args } from '../../web/scripts/chromium.mjs'
 
 const { chromium } = createRequire(new URL('../../web/package.json', import.meta.url))('playwright-core')
 
+const patience = 120_000 // ms, for a Chromium to start and a page to load on a busy machine
 const pages = new Map()
 let next = 0
 
-async function open({ url, flags }) {
-  const browser = await chromium.launch({ executablePath, args: [...args, '--autoplay-policy=no-user-gesture-required', ...(flags ?? [])] })
+async function open({ url, flags, without, first }) {
+  const ours = args.filter((a) => !without?.includes(a))
+  const browser = await chromium.launch({ timeout: patience, executablePath, args: [...ours, '--autoplay-policy=no-user-gesture-required', ...(flags ?? [])] })
   const context = await browser.newContext({ ignoreHTTPSErrors: true, permissions: ['camera', 'microphone'] })
+  if (first) await context.addInitScript(first)
+  context.setDefaultTimeout(patience)
   const page = await context.newPage()
   const entry = { browser, page, log: [], hosts: new Set(), reloads: 0 }
   page.on('console', (m) => entry.log.push(`${m.type()}: ${m.text()}`.slice(0, 500)))
@@ -45,8 +50,9 @@ const ops = {
   key: async ({ page, key }) => void (await pages.get(page).page.keyboard.press(key)),
   click: async ({ page, role, name }) => void (await pages.get(page).page.getByRole(role, { name }).first().click()),
   close: async ({ page }) => {
-    await pages.get(page).browser.close()
+    const entry = pages.get(page)
     pages.delete(page)
+    await entry?.browser.close()
   },
 }
 

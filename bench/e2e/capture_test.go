@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"bufio"
-	"bytes"
 	"encoding/binary"
 	"fmt"
 	"net"
@@ -22,7 +21,7 @@ type capture struct {
 	said chan string // what it says after it began
 }
 
-// packet is a captured IPv4 packet.
+// packet is a captured IP packet.
 type packet struct {
 	protocol byte // 6 TCP, 17 UDP
 	src, dst netip.AddrPort
@@ -90,24 +89,39 @@ func parsePcap(b []byte) ([]packet, error) {
 		size := int(binary.LittleEndian.Uint32(b[12:])) - ethernet
 		frame := b[packetHeader:min(packetHeader+n, len(b))]
 		b = b[packetHeader+len(frame):]
-		if len(frame) < ethernet+20 || !bytes.Equal(frame[12:14], []byte{0x08, 0x00}) {
+		if len(frame) < ethernet {
 			continue
 		}
-		ip := frame[ethernet:]
-		head := int(ip[0]&15) * 4
-		if len(ip) < head+8 {
-			continue
+		if p, ok := parseIP(frame[ethernet:]); ok {
+			p.size = size
+			list = append(list, p)
 		}
-		port := func(at int) uint16 { return binary.BigEndian.Uint16(ip[head+at:]) }
-		p := packet{protocol: ip[9], size: size,
-			src: netip.AddrPortFrom(netip.AddrFrom4([4]byte(ip[12:16])), port(0)),
-			dst: netip.AddrPortFrom(netip.AddrFrom4([4]byte(ip[16:20])), port(2))}
-		if p.protocol == 17 {
-			p.payload = ip[head+8:]
-		}
-		list = append(list, p)
 	}
 	return list, nil
+}
+
+// parseIP reads an IPv4 packet, or one of IPv6 without extension headers.
+func parseIP(ip []byte) (p packet, ok bool) {
+	head := 0
+	var src, dst []byte
+	switch {
+	case len(ip) >= 20 && ip[0]>>4 == 4:
+		head, p.protocol, src, dst = int(ip[0]&15)*4, ip[9], ip[12:16], ip[16:20]
+	case len(ip) >= 40 && ip[0]>>4 == 6:
+		head, p.protocol, src, dst = 40, ip[6], ip[8:24], ip[24:40]
+	}
+	if head == 0 || len(ip) < head+8 {
+		return p, false
+	}
+	end := func(raw []byte, at int) netip.AddrPort {
+		a, _ := netip.AddrFromSlice(raw)
+		return netip.AddrPortFrom(a, binary.BigEndian.Uint16(ip[head+at:]))
+	}
+	p.src, p.dst = end(src, 0), end(dst, 2)
+	if p.protocol == 17 {
+		p.payload = ip[head+8:]
+	}
+	return p, true
 }
 
 // traffic sums what passed at one UDP port.

@@ -42,7 +42,8 @@ func (m *mesh) mustJoin(b *browsers, page, node, room, identity string, flags ..
 // TestLiveKitClient shows that livekit-client works as it is, with its default
 // options: it tries signalling v1 first and falls back.
 func TestLiveKitClient(t *testing.T) {
-	m := startMesh(t, product, t.TempDir())
+	t.Parallel()
+	m := sharedMesh(t)
 	b, page := startBrowsers(t, ""), servePage(t)
 	one := m.mustJoin(b, page, "nyc", "plain", "one", "--auto-select-desktop-capture-source=Entire screen", "--auto-accept-this-tab-capture")
 	two := m.mustJoin(b, page, "waw", "plain", "two")
@@ -67,7 +68,7 @@ func TestLiveKitClient(t *testing.T) {
 
 	left := time.Now()
 	one.must(`await room.disconnect()`, nil)
-	two.until("sees the other leave", 2*time.Second, `return seen.left.includes("one")`)
+	two.promptly("sees the other leave", `return seen.left.includes("one")`)
 	t.Logf("the departure was seen after %s", time.Since(left).Round(time.Millisecond))
 }
 

@@ -20,6 +20,12 @@ import (
 
 // product is bin/domicile; gateless is the same without the gate, built when a
 // test asks for it.
+//
+// All tests but a few that use up the machine run beside each other, as many as
+// go test -parallel allows, and one of those with pages at a time (screen). So that none sees another: those with nodes of their
+// own have these on addresses of their own, the rest have rooms of their own on the
+// nodes that they share; and the host's network does not change while browsers run
+// on it (lasting).
 var (
 	product  string
 	gateless = sync.OnceValue(func() string { return build("domicile-gateless", "../../cmd/domicile", "-tags", "gateoff") })
@@ -41,7 +47,8 @@ func TestMain(m *testing.M) {
 		// developer's is not forgotten.
 		os.Setenv("XDG_CACHE_HOME", scratch)
 		product = build("domicile", "../../cmd/domicile")
-		return m.Run()
+		code := m.Run()
+		return max(code, endAll())
 	}())
 }
 
@@ -67,6 +74,8 @@ type meshNode struct {
 	Media, Relay                                    netip.AddrPort
 	TestAddress                                     string `json:"test_address"`
 	PID                                             int
+
+	namespace string // that it runs in; "": the host's
 }
 
 // mesh is a running demo.
@@ -78,6 +87,8 @@ type mesh struct {
 	Dir    string `json:"dir"`
 
 	bin    string
+	env    []string  // of the nodes; nil: this process's
+	keyLog io.Writer // for the secrets of this process's own calls; nil: kept
 	cmd    *exec.Cmd
 	killed map[string]bool // nodes that a test has killed
 	t      testing.TB
@@ -218,11 +229,15 @@ func (m *mesh) command(args ...string) (stdout, stderr string, code int) {
 	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
 }
 
-// browsers is a driver process with any number of Chromiums.
+// browsers is a driver process with any number of Chromiums, as a test has them.
 type browsers struct {
-	t   testing.TB
-	cmd *exec.Cmd
-	in  io.WriteCloser
+	t testing.TB
+	*driver
+}
+
+type driver struct {
+	cmd   *exec.Cmd
+	stdin io.WriteCloser
 
 	mu      sync.Mutex
 	next    int
@@ -235,17 +250,53 @@ type answer struct {
 	Error string
 }
 
-// startBrowsers starts a driver; with a namespace, inside it.
+// screen is held by the test whose pages are open. The pages of one use up two
+// processors; with those of two, tests would measure how they wait for each other.
+var screen = struct {
+	turn    chan struct{}
+	holders sync.Map // by name of the test, its parts not counted
+}{turn: make(chan struct{}, 1)}
+
+func takeScreen(t testing.TB) {
+	name, _, _ := strings.Cut(t.Name(), "/")
+	if _, has := screen.holders.LoadOrStore(name, true); has {
+		return
+	}
+	screen.turn <- struct{}{}
+	t.Cleanup(func() {
+		screen.holders.Delete(name)
+		<-screen.turn
+	})
+}
+
+// startBrowsers is the driver that all tests share; with a namespace, one of the
+// test's own inside it.
 func startBrowsers(t testing.TB, netns string) *browsers {
+	t.Helper()
+	takeScreen(t)
+	if netns != "" {
+		return startDriver(t, netns)
+	}
+	onTheHost.Do(func() { onTheHost.driver = startDriver(lasting{t}, "").driver })
+	return &browsers{t, onTheHost.driver}
+}
+
+// onTheHost is the driver of browsers that are in no namespace.
+var onTheHost struct {
+	sync.Once
+	*driver
+}
+
+func startDriver(t testing.TB, netns string) *browsers {
 	t.Helper()
 	args := []string{"node", "browser.mjs"}
 	if netns != "" {
 		args = append([]string{"ip", "netns", "exec", netns}, args...)
 	}
-	b := &browsers{t: t, cmd: exec.Command(args[0], args[1:]...), waiting: map[int]chan answer{}}
+	b := &browsers{t, &driver{cmd: exec.Command(args[0], args[1:]...), waiting: map[int]chan answer{}}}
 	b.cmd.Stderr = os.Stderr
 	var err error
-	if b.in, err = b.cmd.StdinPipe(); err != nil {
+	if b.stdin, err = b.cmd.StdinPipe(); err != nil {
 		t.Fatal(err)
 	}
 	out, err := b.cmd.StdoutPipe()
@@ -275,15 +326,18 @@ func startBrowsers(t testing.TB, netns string) *browsers {
 		}
 	}()
 	t.Cleanup(func() {
-		b.in.Close()
+		b.stdin.Close()
 		<-read
 		b.cmd.Wait()
 	})
 	return b
 }
 
+// in is the same driver for a test within the test.
+func (b *browsers) in(t testing.TB) *browsers { return &browsers{t, b.driver} }
+
 // ask sends a command and waits for the answer.
-func (b *browsers) ask(command map[string]any, into any) error {
+func (b *driver) ask(command map[string]any, into any) error {
 	ch := make(chan answer, 1)
 	b.mu.Lock()
 	b.next++
@@ -294,7 +348,7 @@ func (b *browsers) ask(command map[string]any, into any) error {
 	if err != nil {
 		return err
 	}
-	if _, err := b.in.Write(append(line, '\n')); err != nil {
+	if _, err := b.stdin.Write(append(line, '\n')); err != nil {
 		return err
 	}
 	select {
@@ -306,7 +360,7 @@ func (b *browsers) ask(command map[string]any, into any) error {
 			return nil
 		}
 		return json.Unmarshal(a.Value, into)
-	case <-time.After(60 * time.Second):
+	case <-time.After(patience * 30 * time.Second):
 		return fmt.Errorf("the browser did not answer %v", command["op"])
 	}
 }
@@ -321,8 +375,23 @@ type tab struct {
 // open opens a page in a Chromium of its own.
 func (b *browsers) open(name, url string, flags ...string) *tab {
 	b.t.Helper()
+	return b.openWith(name, url, launch{flags: flags})
+}
+
+// in is the same attendee for a test within the test.
+func (p *tab) in(t testing.TB) *tab { return &tab{p.browsers.in(t), p.name, p.id} }
+
+// launch is how a Chromium is started.
+type launch struct {
+	flags   []string
+	without []string // of the flags that all have
+	first   string   // JavaScript that runs before the page's own
+}
+
+func (b *browsers) openWith(name, url string, l launch) *tab {
+	b.t.Helper()
 	p := &tab{browsers: b, name: name}
-	if err := b.ask(map[string]any{"op": "open", "url": url, "flags": flags}, &p.id); err != nil {
+	if err := b.ask(map[string]any{"op": "open", "url": url, "flags": l.flags, "without": l.without, "first": l.first}, &p.id); err != nil {
 		b.t.Fatalf("%s: opening %s: %v", name, url, err)
 	}
 	b.t.Cleanup(func() {
@@ -332,6 +401,7 @@ func (b *browsers) open(name, url string, flags ...string) *tab {
 				b.t.Logf("console of %s:\n%s", name, strings.Join(log, "\n"))
 			}
 		}
+		p.ask(map[string]any{"op": "close", "page": p.id}, nil)
 	})
 	return p
 }
@@ -349,8 +419,30 @@ func (p *tab) must(js string, into any) {
 	}
 }
 
-// until polls the page until the JavaScript condition holds.
+// patience is by how much longer a test waits for what is to happen at all than it
+// takes on a machine at rest: on one that compiles beside the tests everything takes
+// longer, and nobody is the wiser for a test that fails there. How fast the product
+// is says the bench.
+const patience = 5
+
+// prompt is for what somebody was told: that another has left, say. Who is not told
+// finds out after seven seconds at the earliest (room.pongTimeout), so that what is
+// known by then was said.
+const prompt = 6 * time.Second
+
+// until polls the page until the JavaScript condition holds, patiently.
 func (p *tab) until(what string, within time.Duration, js string) {
+	p.t.Helper()
+	p.poll(what, patience*within, js)
+}
+
+// promptly is until for what somebody was told.
+func (p *tab) promptly(what, js string) {
+	p.t.Helper()
+	p.poll(what, prompt, js)
+}
+
+func (p *tab) poll(what string, within time.Duration, js string) {
 	p.t.Helper()
 	deadline := time.Now().Add(within)
 	var ok bool
@@ -362,7 +454,7 @@ func (p *tab) until(what string, within time.Duration, js string) {
 		p.eval(`await new Promise(r => setTimeout(r, 100))`, nil)
 	}
 	var stats json.RawMessage
-	p.eval(`return window.__domicile && await window.__domicile.stats()`, &stats)
+	p.eval(`return window.__domicile ? await window.__domicile.stats() : window.grows && { came: await grows(1000), sent: await sends(1000) }`, &stats)
 	p.t.Fatalf("%s: not within %s: %s (last error: %v)\nstats: %s", p.name, within, what, err, stats)
 }
 
@@ -385,7 +477,9 @@ type stats struct {
 			Samples          float64
 		}
 	}
-	CandidatePair struct{ Protocol, RelayProtocol string }
+	CandidatePair struct {
+		Local, Remote struct{ Type, Protocol, RelayProtocol string }
+	}
 }
 
 func (p *tab) stats() (s stats) {

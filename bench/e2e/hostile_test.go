@@ -24,7 +24,8 @@ import (
 // TestBadInput sends a running mesh what it must not take, while two people
 // meet: each gets a clear error, and the two notice nothing.
 func TestBadInput(t *testing.T) {
-	m := startMesh(t, product, t.TempDir())
+	t.Parallel()
+	m := sharedMesh(t)
 	waw, nyc := meetTwo(t, m, "calm")
 	for _, p := range []*tab{waw, nyc} {
 		p.must(`window.was = []; for (const e of ["reconnecting", "signalReconnecting", "disconnected"])
@@ -97,11 +98,11 @@ func badSDP(t *testing.T, m *mesh) {
 		w.join()
 		w.send(&livekit.SignalRequest{Message: &livekit.SignalRequest_Offer{Offer: &livekit.SessionDescription{Type: "offer", Sdp: sdp}}})
 		began := time.Now()
-		_, err := w.until(5*time.Second, func(r *livekit.SignalResponse) bool { return r.GetAnswer() != nil })
+		_, err := w.until(patience*5*time.Second, func(r *livekit.SignalResponse) bool { return r.GetAnswer() != nil })
 		switch {
 		case err == nil:
 			t.Errorf("an SDP that is %s was answered", name)
-		case time.Since(began) > 4*time.Second:
+		case time.Since(began) > patience*4*time.Second:
 			t.Errorf("an SDP that is %s: nothing was said for %s", name, time.Since(began))
 		default:
 			t.Logf("an SDP that is %s: %v", name, err)
@@ -153,7 +154,7 @@ func foreignCertificate(t *testing.T, m *mesh) {
 		t.Fatal(err)
 	}
 	for name, certs := range map[string][]tls.Certificate{"of another CA": {pair}, "missing": nil} {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), patience*5*time.Second)
 		defer cancel()
 		conn, err := quic.DialAddr(ctx, m.node("waw").Relay.String(), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"domicile/1"},
 			Certificates: certs}, &quic.Config{EnableDatagrams: true})
@@ -175,7 +176,8 @@ func foreignCertificate(t *testing.T, m *mesh) {
 // TestSecondParticipantOfOneIdentity has somebody join again on another node:
 // the first connection is told why it ends, and the others keep their meeting.
 func TestSecondParticipantOfOneIdentity(t *testing.T) {
-	m := startMesh(t, product, t.TempDir())
+	t.Parallel()
+	m := sharedMesh(t)
 	b, page := startBrowsers(t, ""), servePage(t)
 	first := m.mustJoin(b, page, "waw", "twice", "same")
 	other := m.mustJoin(b, page, "fra", "twice", "other")
@@ -205,34 +207,6 @@ func TestSecondParticipantOfOneIdentity(t *testing.T) {
 			if p.Identity == "same" && p.Sid != sid {
 				t.Errorf("%s knows the second as %s, its client as %s", n, p.Sid, sid)
 			}
-		}
-	}
-}
-
-// TestKilledNode kills an attendee's node with -9: the others go on, and within
-// seconds no longer see who was connected through it.
-func TestKilledNode(t *testing.T) {
-	m := startMesh(t, product, t.TempDir())
-	b := startBrowsers(t, "")
-	var tabs []*tab
-	for _, n := range []string{"fra", "nyc", "waw"} {
-		tabs = append(tabs, b.open(n, m.page(n, "killed", n)))
-	}
-	for _, p := range tabs {
-		p.until("sees and hears the two others", 60*time.Second, fmt.Sprintf(sees, 2))
-	}
-	m.kill("waw")
-	killed := time.Now()
-	for _, p := range tabs[:2] {
-		p.until("no longer sees the one on waw", 8*time.Second, `return window.__domicile.room.remoteParticipants.size === 1`)
-	}
-	t.Logf("gone after %s", time.Since(killed).Round(10*time.Millisecond))
-	for _, p := range tabs[:2] {
-		p.until("goes on seeing and hearing the other", 10*time.Second, fmt.Sprintf(sees, 1))
-		var state string
-		p.must(`return window.__domicile.state`, &state)
-		if state != "meeting" {
-			t.Errorf("%s is %q", p.name, state)
 		}
 	}
 }

@@ -22,6 +22,7 @@ import (
 // Germany. While it tells the truth it is a member; once it lies it is none, the
 // others say why with both countries, and it gets nothing of a meeting.
 func TestNodeThatLiesAboutItsCountry(t *testing.T) {
+	t.Parallel()
 	m := startMesh(t, product, t.TempDir())
 	m.kill("nyc")
 	eventually(t, "the others miss nyc", 15*time.Second, func() bool { return m.linked("fra") == 2 && m.linked("waw") == 2 })
@@ -79,7 +80,7 @@ func startLiar(t *testing.T, m *mesh) *liar {
 		t.Fatal(err)
 	}
 	roots := identity.Pool(files.Authorities...)
-	server, client := identity.TLS(files.Certificate, roots, "domicile/1", time.Now)
+	server, client := identity.TLS(identity.Fixed(files.Certificate), roots, "domicile/1", time.Now)
 	l.fabric, err = relay.New(relay.Config{Self: files.Node, Listen: y.Listen.Relay, ServerTLS: server, ClientTLS: client,
 		PeerNode: identity.PeerNode, Epoch: func() residency.Epoch { return files.Bundle.Epoch }, Handler: l})
 	if err != nil {

@@ -16,8 +16,9 @@ func meetImpaired(t *testing.T, lab *netlab.Lab, o options) (viewer, publisher *
 	publisher = m.joinMediaAt(startBrowsers(t, ""), lab.Host, "gate", "impaired", "publisher", options{"dynacast": true}, "")
 	viewer = m.joinMediaAt(startBrowsers(t, lab.Name), lab.Host, "gate", "impaired", "viewer", nil, "")
 	publisher.must(`await publishVideo(`+o.String()+`); await publishAudio()`, nil)
-	viewer.until("sees the large picture and hears", 40*time.Second,
-		`const g = await grows(500); return g.frames > 2 && g.height === 540 && g.audio > 10`)
+	watch(viewer, publisher, "sees the large picture and hears", 40*time.Second, func(g growth, s sending) bool {
+		return isLargest(540)(g, s) && g.Audio > 0
+	})
 	return viewer, publisher
 }
 
@@ -25,7 +26,7 @@ func meetImpaired(t *testing.T, lab *netlab.Lab, o options) (viewer, publisher *
 // meeting: the old address is gone. Signalling and media find a new path, and the
 // other attendee sees nobody leave or come.
 func TestNetworkChange(t *testing.T) {
-	lab := netlab.NewImpaired(t)
+	lab := parallelLab(t, netlab.NewImpaired)
 	viewer, publisher := meetImpaired(t, lab, options{"simulcast": true})
 	viewer.must(`await publishVideo({ simulcast: true }); await publishAudio()`, nil)
 	for _, p := range []*tab{viewer, publisher} {

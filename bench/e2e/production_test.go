@@ -21,20 +21,22 @@ import (
 // productionNode is a node that a test sets up by hand, as an operator does.
 type productionNode struct {
 	Name, Country, Roles string
-	HTTPS, Port          uint16 // Port is that of media; relay and gossip follow it
+	HTTPS, Port          uint16     // Port is that of media
+	Mesh                 uint16     // of relay, gossip is the next; 0: after Port
+	At                   netip.Addr // for attendees; zero: the mesh's address
 }
 
 var productionFile = template.Must(template.New("").Parse(`name: {{.Name}}
 data_dir: data
 identity: {certificate: {{.Name}}.pem, key: {{.Name}}-key.pem, ca: ../ca/ca.pem}
 policy: ../policy.yaml
-listen: {https: "{{.Host}}:{{.HTTPS}}", media: "{{.Host}}:{{.Media}}", relay: "{{.Host}}:{{.Relay}}", gossip: "{{.Host}}:{{.Gossip}}"}
-public: {url: "https://{{.Host}}{{if ne .HTTPS 443}}:{{.HTTPS}}{{end}}"}
+listen: {https: "{{.HTTPS}}", media: "{{.Media}}", relay: "{{.Relay}}", gossip: "{{.Gossip}}"}
+public: {url: "{{.URL}}"}
 tls: {certificate: tls.pem, key: tls-key.pem}
 gossip: {join: [{{.Join}}], keys: ["{{.GossipKey}}"]}
 api_keys: {APIe2e: "{{.Secret}}"}
 geo: {unknown: local}
-location: {city: Somewhere, latitude: 50, longitude: 8}
+location: {city: Somewhere, latitude: {{.Latitude}}, longitude: 8}
 page: {guests: true, guests_may_record: true}
 `))
 
@@ -42,6 +44,14 @@ page: {guests: true, guests_may_record: true}
 // operator uses, and runs its nodes with domicile run.
 func startProduction(t testing.TB, host netip.Addr, nodes ...productionNode) *mesh {
 	t.Helper()
+	for i := range nodes {
+		if n := &nodes[i]; n.Mesh == 0 {
+			n.Mesh = n.Port + 1
+		}
+		if n := &nodes[i]; !n.At.IsValid() {
+			n.At = host
+		}
+	}
 	dir := t.TempDir()
 	m := &mesh{t: t, bin: product, Dir: dir, CA: filepath.Join(dir, "ca", "ca.pem"), Key: "APIe2e",
 		Secret: rand.Text() + rand.Text(), killed: map[string]bool{}}
@@ -51,8 +61,12 @@ func startProduction(t testing.TB, host netip.Addr, nodes ...productionNode) *me
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := configs.FormatPolicy(&residency.Bundle{Epoch: 1, Default: profile.Name,
-		Policies: map[string]*residency.Policy{profile.Name: profile}})
+	bundle := &residency.Bundle{Epoch: 1, Default: profile.Name, Policies: map[string]*residency.Policy{profile.Name: profile}}
+	for _, n := range nodes {
+		bundle.Overrides = append(bundle.Overrides, residency.Override{Node: residency.NodeName(n.Name),
+			Reason: "the test runs on one machine", Until: time.Now().Add(24 * time.Hour).Truncate(time.Second).UTC()})
+	}
+	b, err := configs.FormatPolicy(bundle)
 	if err == nil {
 		err = os.WriteFile(policy, b, 0o600)
 	}
@@ -62,17 +76,18 @@ func startProduction(t testing.TB, host netip.Addr, nodes ...productionNode) *me
 	m.mustRun("policy", "sign", "--dir", ca, policy)
 	var key [32]byte
 	rand.Read(key[:])
-	for _, n := range nodes {
+	for i, n := range nodes { // far from each other: an attendee stays where it asks
 		at := filepath.Join(dir, n.Name)
 		if err := os.MkdirAll(at, 0o700); err != nil {
 			t.Fatal(err)
 		}
 		m.mustRun("ca", "issue", "--dir", ca, "--out", at, "--name", n.Name, "--country", n.Country, "--operator", "E2E",
 			"--operator-country", "DE", "--roles", n.Roles, "--ip", host.String())
-		m.mustRun("ca", "server", "--dir", ca, "--out", at, "--ip", host.String())
+		m.mustRun("ca", "server", "--dir", ca, "--out", at, "--ip", n.At.String())
 		var b bytes.Buffer
-		if err := productionFile.Execute(&b, map[string]any{"Name": n.Name, "Host": host, "HTTPS": n.HTTPS, "Media": n.Port,
-			"Relay": n.Port + 1, "Gossip": n.Port + 2, "Join": joinList(host, n, nodes), "Secret": m.Secret,
+		if err := productionFile.Execute(&b, map[string]any{"Name": n.Name, "HTTPS": n.https(), "URL": "https://" + n.origin(), "Latitude": 50 - 20*i,
+			"Media": netip.AddrPortFrom(n.At, n.Port), "Relay": netip.AddrPortFrom(host, n.Mesh),
+			"Gossip": netip.AddrPortFrom(host, n.Mesh+1), "Join": joinList(host, n, nodes), "Secret": m.Secret,
 			"GossipKey": base64.StdEncoding.EncodeToString(key[:])}); err != nil {
 			t.Fatal(err)
 		}
@@ -81,8 +96,8 @@ func startProduction(t testing.TB, host netip.Addr, nodes ...productionNode) *me
 			t.Fatal(err)
 		}
 		m.Nodes = append(m.Nodes, meshNode{Name: n.Name, Country: n.Country, Config: config,
-			Page: fmt.Sprintf("https://%s:%d/", host, n.HTTPS), WS: fmt.Sprintf("wss://%s:%d", host, n.HTTPS),
-			Media: netip.AddrPortFrom(host, n.Port), Relay: netip.AddrPortFrom(host, n.Port+1)})
+			Page: "https://" + n.https().String() + "/", WS: "wss://" + n.https().String(),
+			Media: netip.AddrPortFrom(n.At, n.Port), Relay: netip.AddrPortFrom(host, n.Mesh)})
 	}
 	for i := range m.Nodes {
 		m.Nodes[i].PID = m.run(&m.Nodes[i])
@@ -98,11 +113,16 @@ func startProduction(t testing.TB, host netip.Addr, nodes ...productionNode) *me
 	return m
 }
 
+func (n productionNode) https() netip.AddrPort { return netip.AddrPortFrom(n.At, n.HTTPS) }
+
+// origin is host and port as browsers write them.
+func (n productionNode) origin() string { return strings.TrimSuffix(n.https().String(), ":443") }
+
 func joinList(host netip.Addr, self productionNode, nodes []productionNode) string {
 	var list []string
 	for _, n := range nodes {
 		if n.Name != self.Name {
-			list = append(list, fmt.Sprintf("%q", netip.AddrPortFrom(host, n.Port+2)))
+			list = append(list, fmt.Sprintf("%q", netip.AddrPortFrom(host, n.Mesh+1)))
 		}
 	}
 	return strings.Join(list, ", ")
@@ -124,7 +144,10 @@ func (m *mesh) run(n *meshNode) int {
 	}
 	defer log.Close()
 	cmd := exec.Command(m.bin, "run", "--config", n.Config)
-	cmd.Stdout, cmd.Stderr = log, log
+	if n.namespace != "" { // ip becomes the node: it is the same process
+		cmd = exec.Command("ip", "netns", "exec", n.namespace, m.bin, "run", "--config", n.Config)
+	}
+	cmd.Stdout, cmd.Stderr, cmd.Env = log, log, m.env
 	if err := cmd.Start(); err != nil {
 		m.t.Fatal(err)
 	}

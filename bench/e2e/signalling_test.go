@@ -11,7 +11,7 @@ import (
 // two nodes: one peer connection for all (v1), and two of them (v0).
 func TestBothSignalling(t *testing.T) {
 	t.Parallel()
-	m := startMesh(t, product, t.TempDir())
+	m := sharedMesh(t)
 	b := startBrowsers(t, "")
 	old := m.joinMedia(b, "waw", "versions", "old", options{"singlePeerConnection": false})
 	young := m.joinMedia(b, "nyc", "versions", "young", options{"singlePeerConnection": true})
@@ -30,7 +30,7 @@ func TestBothSignalling(t *testing.T) {
 	// Sections of one who leaves are used for one who comes.
 	third.must(`await room.disconnect()`, nil)
 	for _, p := range []*tab{old, young} {
-		p.until("sees the third leave", 5*time.Second, `return room.remoteParticipants.size === 1`)
+		p.promptly("sees the third leave", `return room.remoteParticipants.size === 1`)
 	}
 	fourth := m.joinMedia(b, "waw", "versions", "fourth", options{"singlePeerConnection": true})
 	fourth.must(`await publishVideo({ simulcast: true }); await publishAudio()`, nil)
@@ -64,7 +64,7 @@ const cut = `const s = sockets.at(-1); const closed = new Promise(r => s.addEven
 // notice nothing, and every message arrives once and in order.
 func TestResume(t *testing.T) {
 	t.Parallel()
-	whole := startMesh(t, product, t.TempDir())
+	whole := sharedMesh(t)
 	for _, single := range []bool{false, true} {
 		t.Run(fmt.Sprintf("single connection %t", single), func(t *testing.T) {
 			m, b := whole.in(t), startBrowsers(t, "")
@@ -124,19 +124,20 @@ func TestResume(t *testing.T) {
 // who has not the key sees nothing.
 func TestEncryptedRoom(t *testing.T) {
 	t.Parallel()
-	m := startMesh(t, product, t.TempDir())
+	m := sharedMesh(t)
 	b := startBrowsers(t, "")
 	join := func(node, identity, password string) *tab {
 		return m.joinMediaAt(b, loopback, node, "sealed", identity, options{"adaptiveStream": options{"pixelDensity": 1}}, password)
 	}
 	one, two := join("waw", "one", "correct horse"), join("nyc", "two", "correct horse")
 	one.must(`await publishVideo({ simulcast: true, videoCodec: "vp8" }); await publishAudio()`, nil)
-	two.until("sees the large picture and hears", 40*time.Second,
-		`const g = await grows(500); return g.frames > 2 && g.height === 540 && g.energy > 0`)
+	watch(two, one, "sees the large picture and hears", 40*time.Second, func(g growth, s sending) bool {
+		return isLargest(540)(g, s) && g.Energy > 0
+	})
 	two.must(`tile(200, 112)`, nil)
-	two.until("sees a small picture in the small tile", 20*time.Second, `const g = await grows(500); return g.frames > 2 && g.height <= 180`)
+	two.until("sees a small picture in the small tile", 20*time.Second, `const g = await grows(500); return g.frames > 0 && g.height <= 180`)
 	two.must(`tile(960, 540)`, nil)
-	two.until("sees the large picture again", 20*time.Second, `const g = await grows(500); return g.frames > 2 && g.height === 540`)
+	watch(two, one, "sees the large picture again", 20*time.Second, isLargest(540))
 	var encrypted bool
 	two.must(`return [...room.remoteParticipants.values()].every(p => p.isEncrypted)`, &encrypted)
 	if !encrypted {

@@ -20,7 +20,8 @@ type wished struct {
 // TestWHIPAndWHEP lets a browser that knows no more than WHIP publish for one on
 // livekit-client in another country, and the other way around.
 func TestWHIPAndWHEP(t *testing.T) {
-	m := startMesh(t, product, t.TempDir())
+	t.Parallel()
+	m := sharedMesh(t)
 	b, page := startBrowsers(t, ""), servePage(t)
 	wish := strings.Replace(page, "client.html", "wish.html", 1)
 
@@ -73,5 +74,5 @@ func TestWHIPAndWHEP(t *testing.T) {
 	if encoder.must(`return await stop()`, &status); status != 200 {
 		t.Errorf("DELETE: %d", status)
 	}
-	attendee.until("sees the encoder leave", 5*time.Second, `return seen.left.includes("encoder")`)
+	attendee.promptly("sees the encoder leave", `return seen.left.includes("encoder")`)
 }

@@ -92,6 +92,56 @@ func TestMesh(t *testing.T) {
 	}
 }
 
+// Subscribers take a way and a socket in turn, and coturn where it is installed.
+func TestWayIsCompared(t *testing.T) {
+	r := measureWith(t, "--publishers", "1", "--subscribers", "2", "--way", "turn-tls", "--duration", "1s", "--warmup", "1s")
+	c := r.Way
+	if r.Joined != 3 || r.WithoutMedia != 0 || c == nil {
+		t.Fatalf("%d joined, %d without media, compared: %+v", r.Joined, r.WithoutMedia, c)
+	}
+	if *r.NodeCPU <= 0 || c.Direct <= 0 || c.OfDirect <= 0 || c.Delivered < 0.5 { // the node is still learning what the paths carry
+		t.Errorf("compared: %+v", c)
+	}
+	if _, err := exec.LookPath("turnserver"); err == nil && (c.Coturn == nil || *c.Coturn <= 0 || *c.CoturnNode <= 0) {
+		t.Errorf("coturn was not measured: %+v", c)
+	}
+	if table := wayTable([]*result{r}); !strings.Contains(table, "| `1x2` |") {
+		t.Errorf("table %q", table)
+	}
+}
+
+func TestAllocations(t *testing.T) {
+	r := measureWith(t, "--idle", "25", "--duration", "1s")
+	a := r.Allocations
+	if r.Joined != 3 || a == nil || a.Idle != 25 || a.Failed > 0 || a.Opened < 10 || a.PerCore <= 0 || a.CPU <= 0 {
+		t.Errorf("%d joined, allocations: %+v", r.Joined, a)
+	}
+	if table := allocationTable([]*result{r}); !strings.Contains(table, "25 idle") {
+		t.Errorf("table %q", table)
+	}
+}
+
+// TestScaleCurve: what a second node costs beside its subscribers is missing in what
+// the two carry.
+func TestScaleCurve(t *testing.T) {
+	steps := make([]step, 2)
+	for _, m := range []struct {
+		nodes int
+		cpu   float64
+	}{{1, 9}, {2, 13}, {2, 12}, {1, 11}} {
+		r := &result{Scenario: scenario{Subscribers: 60 * m.nodes}, NodeCPU: &m.cpu, Delivered: 1 - m.cpu/1000, LatencyP50: m.cpu, LatencyP99: 2 * m.cpu}
+		steps[m.nodes-1].add(m.nodes, r)
+	}
+	finish(steps)
+	want := []step{{1, 60, 10, 1, 0.989, 11, 22}, {2, 120, 12.5, 1.6, 0.987, 13, 26}}
+	if !slices.Equal(steps, want) {
+		t.Errorf("got %+v, want %+v", steps, want)
+	}
+	if table := scaleTable([]*result{{Scale: steps}}); !strings.Contains(table, "| 2 | 120 | 12.50 | **1.60** | 98.70 % | 13.00 / 26.00 |") {
+		t.Errorf("table %q", table)
+	}
+}
+
 func TestBadCommandLines(t *testing.T) {
 	for line, want := range map[string]string{
 		"--publishers 0":                            "0 publishers",
@@ -99,6 +149,9 @@ func TestBadCommandLines(t *testing.T) {
 		"--video=false":                             "neither video nor audio",
 		"--scenario nonsense":                       `"nonsense"`,
 		"--sample 2000":                             "--sample 2000",
+		"--way pigeon":                              "pigeon",
+		"--way turn-tls --mesh":                     "turn-tls",
+		"--idle -1":                                 "-1 idle",
 		"--alone -1":                                "-1 join alone",
 		"--duration 1ms":                            "1ms",
 		"--nodes ws://127.0.0.1:1 --pids x":         `"x"`,
@@ -121,7 +174,7 @@ func TestJoinsAloneAndAtOnce(t *testing.T) {
 	if err := os.WriteFile(readme, []byte("before\n"+tableBegins+"\nold\n"+tableEnds+"\nafter\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	r := measureWith(t, "--scenario", "join-50", "--arrivals", "1ns", "--floor=false", "--record", "--results", dir)
+	r := measureWith(t, "--scenario", "join-50", "--arrivals", "1ns", "--duration", "1s", "--warmup", "1s", "--floor=false", "--record", "--results", dir)
 	if r.Joined != 51 || r.WithoutMedia != 0 || r.AloneP50 == nil || *r.AloneP50 <= 0 || r.FirstP50 <= 0 {
 		t.Errorf("%d joined, %d without media, first media after %v alone, %v at once", r.Joined, r.WithoutMedia, r.AloneP50, r.FirstP50)
 	}
@@ -144,7 +197,7 @@ func TestJoinsAloneAndAtOnce(t *testing.T) {
 func TestSampleSharesNoFactorWithFrames(t *testing.T) {
 	for _, s := range append(slices.Clone(scenarios), largeScenarios...) {
 		n := s.sample()
-		if n < 16 || n > maxSample || n%2 == 0 || n%3 == 0 {
+		if packets, _ := s.frame(); n < 16 || n > maxSample || n%2 == 0 || n%3 == 0 || int(n)%packets == 0 {
 			t.Errorf("%s: one in %d", s.Name, n)
 		}
 	}
@@ -154,6 +207,29 @@ func TestScenarioTimes(t *testing.T) {
 	s := scenario{Arrivals: time.Minute}.timed(scenario{Warmup: time.Second})
 	if s.Arrivals != time.Minute || s.Warmup != time.Second || s.Duration != defaultDuration {
 		t.Errorf("%+v", s)
+	}
+}
+
+// TestCostOfRecording: what a node does beside recording is not what recording costs.
+func TestCostOfRecording(t *testing.T) {
+	r := &run{scenario: scenario{Publishers: 10, Subscribers: 5, Rooms: 5, Recorded: true}}
+	r.recording.Store(true)
+	r.measuring.Store(true)
+	r.timed(5 * time.Millisecond)
+	without := &phase{took: 10 * time.Second, nodes: 4 * time.Second, others: time.Second}
+	with := &phase{packets: packets{sent: 21_000, received: 10_500}, took: 10 * time.Second, nodes: 5 * time.Second, others: 3 * time.Second, written: 25_000_000}
+	c, err := r.costs(&result{LatencyP50: 1, LatencyP99: 2}, without, with)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Cores != 0.1 || c.Ratio != 1.25 || c.Others != 0.2 || c.TrackMbit != 2 || c.WrittenMbit != 20 || c.Delivered != 0.5 || c.AddedP99 < 2.7 || c.FileSystem == "" {
+		t.Errorf("%+v", c)
+	}
+	if table := recordingTable([]*result{{NodeCores: new(0.4), Recording: c}}); !strings.Contains(table, "| 10 tracks of 2.00 Mbit/s | 0.40 | **0.100** |") {
+		t.Errorf("table %q", table)
+	}
+	if n, err := writtenBytes(os.Getpid()); err != nil || n <= 0 {
+		t.Errorf("this process wrote %d bytes: %v", n, err)
 	}
 }
 

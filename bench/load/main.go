@@ -28,6 +28,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/domicile/domicile/bench/load/ways"
 	"github.com/domicile/domicile/bench/machine"
 	"github.com/domicile/domicile/node/room"
 )
@@ -71,7 +72,11 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	f.BoolVar(&o.custom.Meet, "meet", false, "publishers receive too")
 	f.BoolVar(&o.custom.Video, "video", true, "publish video, 180 packets/s of 1150 bytes")
 	f.BoolVar(&o.custom.Audio, "audio", false, "publish audio, 50 packets/s of 92 bytes")
+	f.StringVar((*string)(&o.custom.Way), "way", "", "how subscribers receive: turn-udp, turn-tcp, turn-tls, ice-tcp; empty: each at a socket")
+	f.IntVar(&o.custom.Idle, "idle", 0, "no media: so many TURN allocations over TLS that do nothing, then as many as the node takes")
 	f.BoolVar(&o.custom.Mesh, "mesh", false, "start the demo's three nodes instead of one")
+	f.IntVar(&o.custom.Rooms, "rooms", 0, "over which attendees are spread evenly; 0: one")
+	f.BoolVar(&o.custom.Recorded, "recorded", false, "publish video of 2 Mbit/s and set a recording of it beside none")
 	f.IntVar(&o.custom.Alone, "alone", 0, "so many join one after the other, and leave, before the others come")
 	f.DurationVar(&o.custom.Duration, "duration", 0, "how long is measured (15s unless the scenario says otherwise)")
 	f.DurationVar(&o.custom.Warmup, "warmup", 0, "between the last join and the measurement (5s)")
@@ -147,7 +152,7 @@ func (o *options) one(ctx context.Context, s scenario, stdout io.Writer, log *sl
 		return err
 	}
 	defer func() { err = errors.Join(err, sys.stop()) }()
-	r := &run{scenario: s, sys: sys, room: room.NewID("load-"), sample: cmp.Or(uint16(o.sample), s.sample()), feedback: o.feedback, log: log}
+	r := &run{scenario: s, sys: sys, room: room.NewID("load-"), sample: cmp.Or(uint16(o.sample), s.sample()), feedback: o.feedback, log: log, way: s.Way}
 	out, err := r.measure(ctx, o.floor)
 	if err != nil {
 		return err
@@ -172,6 +177,12 @@ func (o *options) system(ctx context.Context, s scenario) (*system, error) {
 	switch {
 	case o.nodes == "" && s.Mesh:
 		return startMesh(o.bin)
+	case o.nodes == "" && (s.Way != ways.Direct || s.Idle > 0):
+		sys, err := startMesh(o.bin) // its nodes speak TLS; the two others idle
+		if err == nil {
+			sys.urls, sys.pids = sys.urls[:1], sys.pids[:1]
+		}
+		return sys, err
 	case o.nodes == "":
 		return startDev(ctx, o.bin)
 	}

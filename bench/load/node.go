@@ -10,18 +10,22 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/domicile/domicile/internal/freeport"
 )
 
 // system is the nodes under load.
 type system struct {
-	urls        []string // ws://
-	pids        []int    // nil when somebody else started them
+	urls        []string       // ws://
+	pids        []int          // nil when somebody else started them
+	media       netip.AddrPort // of the first node, if it was started here
 	key, secret string
 	stop        func() error
 }
@@ -31,11 +35,11 @@ const startWait = 60 * time.Second
 
 // startDev starts bin as one node without a mesh, on free ports.
 func startDev(ctx context.Context, bin string) (*system, error) {
-	port, err := freePort("tcp")
+	port, err := freeport.Find()
 	if err != nil {
 		return nil, err
 	}
-	udp, err := freePort("udp")
+	udp, err := freeport.Find()
 	if err != nil {
 		return nil, err
 	}
@@ -50,23 +54,6 @@ func startDev(ctx context.Context, bin string) (*system, error) {
 		return nil, errors.Join(fmt.Errorf("node did not come up: %w; it said:\n%s", err, stderr), stop())
 	}
 	return &system{urls: []string{"ws://" + addr}, pids: []int{cmd.Process.Pid}, key: "devkey", secret: "secret", stop: stop}, nil
-}
-
-func freePort(network string) (int, error) {
-	if network == "udp" {
-		c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
-		if err != nil {
-			return 0, err
-		}
-		defer c.Close()
-		return c.LocalAddr().(*net.UDPAddr).Port, nil
-	}
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
 }
 
 // start runs a command; stop interrupts it and waits for its end.
@@ -144,6 +131,7 @@ func readMesh(r io.Reader) (*system, error) {
 		Nodes []struct {
 			Plain string `json:"plain"`
 			PID   int    `json:"pid"`
+			Media netip.AddrPort
 		} `json:"nodes"`
 		Key    string `json:"api_key"`
 		Secret string `json:"api_secret"`
@@ -151,7 +139,10 @@ func readMesh(r io.Reader) (*system, error) {
 	if err := json.Unmarshal(line, &ready); err != nil {
 		return nil, err
 	}
-	s := &system{key: ready.Key, secret: ready.Secret}
+	if len(ready.Nodes) == 0 {
+		return nil, errors.New("it tells of no nodes")
+	}
+	s := &system{media: ready.Nodes[0].Media, key: ready.Key, secret: ready.Secret}
 	for _, n := range ready.Nodes {
 		s.urls = append(s.urls, strings.Replace(n.Plain, "http", "ws", 1))
 		s.pids = append(s.pids, n.PID)

@@ -40,6 +40,11 @@ type result struct {
 	Generator    float64  `json:"generator_cores"`
 	Others       float64  `json:"other_processes_cores"` // disturbance
 
+	Way         *comparison  `json:"compared,omitempty"`    // of a scenario with a way
+	Allocations *allocations `json:"allocations,omitempty"` // of turn-allocations
+	Recording   *recording   `json:"recording,omitempty"`   // of a scenario that is recorded; the figures above are without it
+	Scale       []step       `json:"scale_out,omitempty"`   // of scale-out; the figures above are of all its nodes, measured last
+
 	Floor   *floor.Result   `json:"floor"`
 	OfFloor *float64        `json:"node_cpu_of_segmented_floor"` // node_cpu divided by floor.segmented_us
 	OfPlain *float64        `json:"node_cpu_of_plain_floor"`

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/domicile/domicile/bench/load/client"
 	"github.com/domicile/domicile/bench/load/floor"
+	"github.com/domicile/domicile/bench/load/ways"
 	"github.com/domicile/domicile/control"
 )
 
@@ -35,11 +37,20 @@ type run struct {
 	log    *slog.Logger
 	// feedback has subscribers tell of every packet for congestion control.
 	feedback bool
+	// way is what subscribers take: the scenario's, or what it is compared with.
+	way ways.Kind
+	// turn is a server beside the nodes, and aside its process, whose CPU time
+	// spent is what is measured of it.
+	turn  *client.Server
+	aside int
+	spent time.Duration
 
 	latency    histogram
+	recorded   histogram // of what is being recorded meanwhile
 	first      histogram
 	alone      histogram
 	measuring  atomic.Bool
+	recording  atomic.Bool // what is measured
 	publishing atomic.Bool // the first publisher has begun
 
 	mu        sync.Mutex // guards the rest while attendees join
@@ -56,13 +67,25 @@ type attendee struct {
 
 // measure runs the scenario, leaves, and measures the floor.
 func (r *run) measure(ctx context.Context, withFloor bool) (*result, error) {
-	out := &result{Scenario: r.scenario, Nodes: len(r.sys.urls)}
-	err := r.meet(ctx, out)
-	r.leave()
-	if err != nil || !withFloor {
+	if r.Idle > 0 {
+		return r.allocate(ctx)
+	}
+	if r.Scale {
+		return r.scale(ctx)
+	}
+	if r.Recorded {
+		return r.costOfRecording(ctx)
+	}
+	out, err := r.once(ctx)
+	if err != nil {
 		return out, err
 	}
-	pause(ctx, settle)
+	if r.Way != ways.Direct { // what it is compared with stands in for a floor
+		return r.compare(ctx, out)
+	}
+	if !withFloor {
+		return out, nil
+	}
 	f, err := measureFloor(ctx, r.streams())
 	if err != nil {
 		return out, err
@@ -72,6 +95,17 @@ func (r *run) measure(ctx context.Context, withFloor bool) (*result, error) {
 		out.OfFloor, out.OfPlain = rounded(*out.NodeCPU/f.SegmentedUS, 2), rounded(*out.NodeCPU/f.PlainUS, 2)
 	}
 	return out, nil
+}
+
+// once has everybody join, measures, and leaves.
+func (r *run) once(ctx context.Context) (*result, error) {
+	out := &result{Scenario: r.scenario, Nodes: len(r.sys.urls)}
+	err := r.meet(ctx, out)
+	r.leave()
+	if err == nil {
+		pause(ctx, settle)
+	}
+	return out, err
 }
 
 // measureFloor measures each kind of media by itself and weighs it by its
@@ -167,9 +201,14 @@ func (r *run) client(ctx context.Context, i int, subscribe, publish bool) (*clie
 	if err != nil {
 		return nil, err
 	}
+	way := ways.Direct
+	if !publish {
+		way = r.way
+	}
 	return client.Join(ctx, client.Config{
+		Way: way, TURN: r.turn,
 		URL: r.sys.urls[i%len(r.sys.urls)], Token: token, Subscribe: subscribe, Sample: r.sample, Latency: r.timed,
-		Video: publish && r.Video, Audio: publish && r.Audio, NoFeedback: !r.feedback,
+		Video: publish && r.Video, Audio: publish && r.Audio, Sharp: r.Recorded, NoFeedback: !r.feedback,
 	})
 }
 
@@ -196,12 +235,24 @@ func (r *run) token(i int) (string, error) {
 	yes := true
 	return control.MintToken(r.sys.key, r.sys.secret, control.Grants{
 		Identity: fmt.Sprintf("load-%d", i),
-		Video:    &auth.VideoGrant{RoomJoin: true, Room: r.room, CanPublish: &yes, CanSubscribe: &yes},
+		Video:    &auth.VideoGrant{RoomJoin: true, Room: r.roomOf(i), CanPublish: &yes, CanSubscribe: &yes},
 	}, tokenTTL, time.Now())
 }
 
+// roomOf is where an attendee meets others.
+func (r *run) roomOf(i int) string {
+	if r.Rooms < 2 {
+		return r.room
+	}
+	return fmt.Sprint(r.room, "-", i%r.Rooms)
+}
+
 func (r *run) timed(d time.Duration) {
-	if r.measuring.Load() {
+	switch {
+	case !r.measuring.Load():
+	case r.recording.Load():
+		r.recorded.add(d)
+	default:
 		r.latency.add(d)
 	}
 }
@@ -213,6 +264,10 @@ func (r *run) window(ctx context.Context, out *result) error {
 	if err != nil {
 		return err
 	}
+	aside, err := r.timeAside()
+	if err != nil {
+		return err
+	}
 	r.measuring.Store(true)
 	pause(ctx, r.Duration)
 	r.measuring.Store(false)
@@ -220,11 +275,21 @@ func (r *run) window(ctx context.Context, out *result) error {
 	if err != nil {
 		return err
 	}
-	if ctx.Err() != nil {
-		return ctx.Err()
+	now, err := r.timeAside()
+	if err = cmp.Or(err, ctx.Err()); err != nil {
+		return err
 	}
+	r.spent = now - aside
 	out.account(r.packets().since(then), after.at.Sub(before.at), after.since(before), len(r.sys.pids) > 0)
 	return nil
+}
+
+// timeAside is the CPU time of the server beside the nodes.
+func (r *run) timeAside() (time.Duration, error) {
+	if r.aside == 0 {
+		return 0, nil
+	}
+	return processTime(r.aside)
 }
 
 // packets is what was counted up to a moment.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/domicile/domicile/bench/load/floor"
 	"github.com/domicile/domicile/bench/load/media"
+	"github.com/domicile/domicile/bench/load/ways"
 )
 
 // scenario is who joins whom, and how long is measured.
@@ -20,9 +21,14 @@ type scenario struct {
 	Meet        bool          `json:"meet"`        // publishers subscribe too
 	Video       bool          `json:"video"`
 	Audio       bool          `json:"audio"`
-	Mesh        bool          `json:"mesh"`  // over the demo's three nodes instead of one
-	Alone       int           `json:"alone"` // so many join one after the other, and leave, before the others come
-	Arrivals    time.Duration `json:"-"`     // attendees join spread over it
+	Mesh        bool          `json:"mesh"`               // over the demo's three nodes instead of one
+	Scale       bool          `json:"scale,omitempty"`    // over one node of the mesh, then two, then all: so many subscribers on each
+	Way         ways.Kind     `json:"way,omitempty"`      // of the subscribers' media, compared with a socket of their own
+	Idle        int           `json:"idle,omitempty"`     // no media: so many allocations over TLS that do nothing
+	Rooms       int           `json:"rooms,omitempty"`    // over which attendees are spread evenly; 0: one
+	Recorded    bool          `json:"recorded,omitempty"` // compared with the same without a recording
+	Alone       int           `json:"alone"`              // so many join one after the other, and leave, before the others come
+	Arrivals    time.Duration `json:"-"`                  // attendees join spread over it
 	Warmup      time.Duration `json:"-"`
 	Duration    time.Duration `json:"-"`
 }
@@ -45,6 +51,20 @@ var scenarios = []scenario{
 	{Name: "join-50", Publishers: 1, Subscribers: 50, Video: true, Alone: 7, Arrivals: atOnce, Warmup: 3 * time.Second, Duration: 5 * time.Second},
 	{Name: "meeting-10", Publishers: 10, Meet: true, Video: true, Audio: true},
 	{Name: "mesh-1x20", Publishers: 1, Subscribers: 20, Video: true, Mesh: true},
+	{Name: "scale-out", Publishers: 1, Subscribers: 100, Video: true, Mesh: true, Scale: true,
+		Arrivals: 2 * time.Second, Warmup: 3 * time.Second, Duration: 8 * time.Second},
+	wayScenario(ways.TURNUDP),
+	wayScenario(ways.TURNTCP),
+	wayScenario(ways.TURNTLS),
+	wayScenario(ways.ICETCP),
+	{Name: "turn-allocations", Publishers: 1, Subscribers: 1, Video: true, Idle: 1000, Arrivals: 2 * time.Second, Duration: 5 * time.Second},
+	{Name: "recording", Publishers: 100, Subscribers: 10, Rooms: 10, Video: true, Recorded: true, Arrivals: 10 * time.Second, Duration: 10 * time.Second},
+}
+
+// wayScenario has its subscribers join five times: see compare.
+func wayScenario(k ways.Kind) scenario {
+	return scenario{Name: string(k), Publishers: 1, Subscribers: 50, Video: true, Way: k,
+		Arrivals: 2 * time.Second, Warmup: 3 * time.Second, Duration: 8 * time.Second}
 }
 
 // largeScenarios look for the number of subscribers at which loss begins. They
@@ -90,6 +110,18 @@ func (s scenario) check() error {
 		return errors.New("neither video nor audio is published")
 	case s.receivers() == 0:
 		return errors.New("nobody receives anything: want subscribers, or publishers that meet")
+	case !s.Way.Valid():
+		return fmt.Errorf("way %q: want turn-udp, turn-tcp, turn-tls, ice-tcp or none", s.Way)
+	case s.Way != ways.Direct && (s.Mesh || s.Meet || s.Alone > 0):
+		return fmt.Errorf("way %s: subscribers of one node alone take it", s.Way)
+	case s.Scale && !s.Mesh:
+		return errors.New("one node alone cannot scale: want a mesh")
+	case s.Rooms < 0 || s.Rooms > 1 && (s.Publishers%s.Rooms > 0 || s.Subscribers%s.Rooms > 0 || s.Meet):
+		return fmt.Errorf("%d rooms: want publishers and subscribers that divide evenly, and none that meet", s.Rooms)
+	case s.Recorded && (!s.Video || s.Audio || s.Mesh || s.Idle > 0 || s.Way != ways.Direct):
+		return errors.New("cameras on one node are recorded: want neither audio nor a mesh nor a way")
+	case s.Idle < 0 || s.Idle > 8000:
+		return fmt.Errorf("%d idle allocations: want 0 to 8000", s.Idle)
 	case s.Alone < 0 || s.Alone > 100:
 		return fmt.Errorf("%d join alone: want 0 to 100", s.Alone)
 	case s.Duration < time.Second || s.Warmup < 0 || s.Arrivals < 0:
@@ -101,7 +133,7 @@ func (s scenario) check() error {
 // receivers counts the streams' receivers: how many sockets a frame goes to, one
 // publisher taken with another.
 func (s scenario) receivers() int {
-	n := s.Subscribers
+	n := s.Subscribers / max(s.Rooms, 1)
 	if s.Meet {
 		n += s.Publishers - 1
 	}
@@ -112,8 +144,9 @@ func (s scenario) receivers() int {
 func (s scenario) streams() (list []floor.Load) {
 	times := float64(s.Publishers * s.receivers())
 	if s.Video {
-		list = append(list, floor.Load{Sockets: s.receivers(), Rate: times * media.FrameRate * media.FramePackets,
-			Size: media.VideoPayload + rtpHeader, Burst: media.FramePackets})
+		packets, payload := s.frame()
+		list = append(list, floor.Load{Sockets: s.receivers(), Rate: times * media.FrameRate * float64(packets),
+			Size: payload + rtpHeader, Burst: packets})
 	}
 	if s.Audio {
 		list = append(list, floor.Load{Sockets: s.receivers(), Rate: times * media.AudioRate, Size: media.AudioPayload + rtpHeader, Burst: 1})
@@ -122,6 +155,15 @@ func (s scenario) streams() (list []floor.Load) {
 }
 
 const rtpHeader = 12
+
+// frame is how many packets a camera's frame has, and of what payload. What is recorded
+// is of 2 Mbit/s.
+func (s scenario) frame() (packets, payload int) {
+	if s.Recorded {
+		return media.SharpPackets, media.SharpPayload
+	}
+	return media.FramePackets, media.VideoPayload
+}
 
 // maxSample is the coarsest sample.
 const maxSample = 1024
@@ -135,8 +177,8 @@ func (s scenario) sample() uint16 {
 	for _, l := range s.streams() {
 		rate += l.Rate
 	}
-	n := uint16(min(max(rate/2000, 16), maxSample-media.FramePackets))
-	for n%2 == 0 || n%3 == 0 {
+	n := uint16(min(max(rate/2000, 16), maxSample-media.SharpPackets))
+	for n%2 == 0 || n%3 == 0 || n%media.SharpPackets == 0 {
 		n++
 	}
 	return n

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -53,7 +54,16 @@ func newestResults(dir string) (list []*result, err error) {
 		if err != nil {
 			return nil, err
 		}
+		var kind struct {
+			Scenario json.RawMessage `json:"scenario"`
+		}
 		r := &result{}
+		if err := json.Unmarshal(b, &kind); err != nil {
+			return nil, fmt.Errorf("read %s: %w", p, err)
+		}
+		if !bytes.HasPrefix(kind.Scenario, []byte("{")) {
+			continue // another program's
+		}
 		if err := json.Unmarshal(b, r); err != nil {
 			return nil, fmt.Errorf("read %s: %w", p, err)
 		}
@@ -74,6 +84,9 @@ func table(list []*result) string {
 	b.WriteString("| scenario | node, µs/packet | floor | times the floor | delivered | latency p50 / p99, ms | join to media p50 / p99, ms | MB/subscriber | when, commit |\n")
 	b.WriteString("| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n")
 	for _, r := range list {
+		if r.Way != nil || r.Allocations != nil || r.Scale != nil || r.Recording != nil {
+			continue // the other tables'
+		}
 		floor := "–"
 		if r.Floor != nil {
 			floor = fmt.Sprintf("%.2f", r.Floor.SegmentedUS)
@@ -86,6 +99,60 @@ func table(list []*result) string {
 		fmt.Fprintf(&b, "| `%s` | %s | %s | **%s** | %.2f %% | %.2f / %.2f | %s | %s | %s `%s` |\n", r.Scenario.Name,
 			figure(r.NodeCPU), floor, figure(r.OfFloor), r.Delivered*100, r.LatencyP50, r.LatencyP99, join, figure(r.Memory), day, r.Machine.Commit)
 	}
+	return b.String() + wayTable(list) + allocationTable(list) + scaleTable(list) + recordingTable(list)
+}
+
+// recordingTable is of the scenarios that are recorded.
+func recordingTable(list []*result) string {
+	var b strings.Builder
+	for _, r := range list {
+		c := r.Recording
+		if c == nil {
+			continue
+		}
+		if b.Len() == 0 {
+			b.WriteString("\n| recorded | node, cores, without | what recording adds | written, Mbit/s | latency p99, ms, without | what recording adds | when, commit |\n")
+			b.WriteString("| --- | --- | --- | --- | --- | --- | --- |\n")
+		}
+		day, _, _ := strings.Cut(r.Machine.At, "T")
+		fmt.Fprintf(&b, "| %d tracks of %.2f Mbit/s | %s | **%.3f** | %.0f of %.0f | %.2f | **%.2f** | %s `%s` |\n", c.Tracks, c.TrackMbit, figure(r.NodeCores), c.Cores,
+			c.WrittenMbit, c.PublishedMbit, r.LatencyP99, c.AddedP99, day, r.Machine.Commit)
+	}
+	return b.String()
+}
+
+// scaleTable is the curve of the scenarios that scale.
+func scaleTable(list []*result) string {
+	var b strings.Builder
+	for _, r := range list {
+		for _, s := range r.Scale {
+			if b.Len() == 0 {
+				b.WriteString("\n| nodes | subscribers | nodes, µs/packet | carry, times one node | delivered at least | latency p50 / p99, ms | when, commit |\n| --- | --- | --- | --- | --- | --- | --- |\n")
+			}
+			day, _, _ := strings.Cut(r.Machine.At, "T")
+			fmt.Fprintf(&b, "| %d | %d | %.2f | **%.2f** | %.2f %% | %.2f / %.2f | %s `%s` |\n", s.Nodes, s.Subscribers, s.NodeCPU, s.Carries, s.Delivered*100,
+				s.LatencyP50, s.LatencyP99, day, r.Machine.Commit)
+		}
+	}
+	return b.String()
+}
+
+// wayTable is of the scenarios with a way.
+func wayTable(list []*result) string {
+	var b strings.Builder
+	for _, r := range list {
+		c := r.Way
+		if c == nil {
+			continue
+		}
+		if b.Len() == 0 {
+			b.WriteString("\n| way | node, µs/packet | without | times | what the way adds | coturn | delivered at least | when, commit |\n")
+			b.WriteString("| --- | --- | --- | --- | --- | --- | --- | --- |\n")
+		}
+		day, _, _ := strings.Cut(r.Machine.At, "T")
+		fmt.Fprintf(&b, "| `%s` | %s | %.2f | **%.2f** | %.2f | %s | %.2f %% | %s `%s` |\n", r.Scenario.Name, figure(r.NodeCPU), c.Direct, c.OfDirect,
+			c.Relay, figure(c.Coturn), c.Delivered*100, day, r.Machine.Commit)
+	}
 	return b.String()
 }
 
@@ -94,4 +161,20 @@ func figure(f *float64) string {
 		return "–"
 	}
 	return fmt.Sprintf("%.2f", *f)
+}
+
+func allocationTable(list []*result) string {
+	var b strings.Builder
+	for _, r := range list {
+		a := r.Allocations
+		if a == nil {
+			continue
+		}
+		if b.Len() == 0 {
+			b.WriteString("\n| TURN over TLS | kB per idle one | opened per second and core | failed | when, commit |\n| --- | --- | --- | --- | --- |\n")
+		}
+		day, _, _ := strings.Cut(r.Machine.At, "T")
+		fmt.Fprintf(&b, "| `%s`, %d idle, %d opened | **%.1f** | **%.0f** | %d | %s `%s` |\n", r.Scenario.Name, a.Idle, a.Opened, a.KB, a.PerCore, a.Failed, day, r.Machine.Commit)
+	}
+	return b.String()
 }

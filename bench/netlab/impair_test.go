@@ -95,9 +95,44 @@ func (f flow) run(t *testing.T, to, from *net.UDPConn) (list []came) {
 		}
 	}
 	if err := <-sent; err != nil {
-		t.Fatal(err)
+		t.Error(err)
 	}
 	return list
+}
+
+// steady takes a measurement that says what is wrong with it, "" for nothing. One
+// during which this process was itself kept waiting tells of the machine and not of
+// the path: it is taken again, nine times at most.
+func steady(t *testing.T, measure func() (wrong string)) {
+	t.Helper()
+	var wrong string
+	for range 10 {
+		var waited time.Duration
+		done, watched := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(watched)
+			for last := time.Now(); ; {
+				select {
+				case <-done:
+					return
+				case <-time.After(5 * time.Millisecond):
+				}
+				now := time.Now()
+				waited, last = max(waited, now.Sub(last)-5*time.Millisecond), now
+			}
+		}()
+		wrong = measure()
+		close(done)
+		<-watched
+		if wrong == "" {
+			return
+		}
+		if waited < 5*time.Millisecond {
+			break
+		}
+		t.Logf("%s; but this process was kept waiting for %s", wrong, waited)
+	}
+	t.Error(wrong)
 }
 
 // quantile of the delays.
@@ -123,18 +158,24 @@ func impaired(t *testing.T, p impair.Profile) *Lab {
 }
 
 // The program itself loses nothing and takes less than a millisecond at 50 Mbit/s.
+// A thin flow beside it, which the program does not see, tells how long the machine
+// itself keeps a datagram waiting for its turn: on a crowded one that is most of it.
 func TestOwnDelayAt50Mbit(t *testing.T) {
 	lab := NewImpaired(t)
-	f := flow{rate: 5100, size: 1200, n: 5100}
+	f, thin := flow{rate: 5100, size: 1200, n: 5100}, flow{rate: 255, size: 1200, n: 255}
 	for name, send := range map[string]func(*testing.T, *Lab) []came{"inbound": f.inbound, "outbound": f.outbound} {
+		from, to := listenOn(t, lab.Host), listenOn(t, lab.Host)
+		control := make(chan []came, 1)
+		go func() { control <- thin.run(t, to, from) }()
 		list := send(t, lab)
+		machine := quantile(<-control, 0.5)
 		if len(list) < f.n {
 			t.Errorf("%s: %d of %d arrived at %.0f Mbit/s", name, len(list), f.n, f.bits()/1e6)
 		}
-		if d := quantile(list, 0.5); d >= time.Millisecond {
-			t.Errorf("%s: the median datagram took %s, want less than 1 ms", name, d)
+		if d := quantile(list, 0.5); d >= time.Millisecond+10*machine {
+			t.Errorf("%s: the median datagram took %s, %s without the program, want less than 1 ms of its own", name, d, machine)
 		}
-		t.Logf("%s: %.0f Mbit/s, p50 %s, p99 %s", name, f.bits()/1e6, quantile(list, 0.5), quantile(list, 0.99))
+		t.Logf("%s: %.0f Mbit/s, p50 %s, p99 %s; beside the program p50 %s", name, f.bits()/1e6, quantile(list, 0.5), quantile(list, 0.99), machine)
 	}
 	in, out := lab.Counts()
 	if in.Failed+out.Failed+in.QueueFull+out.QueueFull > 0 || in.Passed < uint64(f.n) {
@@ -145,40 +186,47 @@ func TestOwnDelayAt50Mbit(t *testing.T) {
 func TestDelayAndJitter(t *testing.T) {
 	t.Parallel()
 	lab := impaired(t, impair.Profile{Delay: 60 * time.Millisecond, Jitter: 40 * time.Millisecond})
-	list := flow{rate: 100, size: 200, n: 100}.inbound(t, lab)
-	if lo, hi := quantile(list, 0), quantile(list, 1); lo < 60*time.Millisecond || hi < 85*time.Millisecond {
-		t.Errorf("datagrams took %s to %s, want 60 to 100 ms", lo, hi)
-	}
-	if d := quantile(list, 0.5); d < 65*time.Millisecond || d > 105*time.Millisecond {
-		t.Errorf("the median datagram took %s, want about 85 ms", d)
-	}
-	if !slices.IsSortedFunc(list, func(a, b came) int { return a.seq - b.seq }) {
-		t.Error("jitter reordered datagrams")
-	}
+	steady(t, func() string {
+		list := flow{rate: 100, size: 200, n: 100}.inbound(t, lab)
+		if !slices.IsSortedFunc(list, func(a, b came) int { return a.seq - b.seq }) {
+			t.Error("jitter reordered datagrams")
+		}
+		lo, mid, hi := quantile(list, 0), quantile(list, 0.5), quantile(list, 1)
+		if lo < 60*time.Millisecond || hi < 85*time.Millisecond || mid < 65*time.Millisecond || mid > 105*time.Millisecond {
+			return fmt.Sprintf("datagrams took %s to %s, the median %s, want 60 to 100 ms, about 85", lo, hi, mid)
+		}
+		return ""
+	})
 	// Only one direction is changed, while it runs.
 	if err := lab.ImpairInbound(impair.Profile{}); err != nil {
 		t.Fatal(err)
 	}
 	f := flow{rate: 100, size: 200, n: 30}
-	if in, out := quantile(f.inbound(t, lab), 0.5), quantile(f.outbound(t, lab), 0.5); in > 20*time.Millisecond || out < 60*time.Millisecond {
-		t.Errorf("after the change: %s in, %s out", in, out)
-	}
+	steady(t, func() string {
+		if in, out := quantile(f.inbound(t, lab), 0.5), quantile(f.outbound(t, lab), 0.5); in > 20*time.Millisecond || out < 60*time.Millisecond {
+			return fmt.Sprintf("after the change: %s in, %s out", in, out)
+		}
+		return ""
+	})
 }
 
 func TestReordering(t *testing.T) {
 	t.Parallel()
 	lab := impaired(t, impair.Profile{Delay: 5 * time.Millisecond, Reorder: 0.2, ReorderBy: 15 * time.Millisecond})
-	list := flow{rate: 500, size: 200, n: 500}.outbound(t, lab)
-	late := 0
-	for i := 1; i < len(list); i++ {
-		if list[i].seq < list[i-1].seq {
-			late++
+	steady(t, func() string {
+		list := flow{rate: 500, size: 200, n: 500}.outbound(t, lab)
+		late := 0
+		for i := 1; i < len(list); i++ {
+			if list[i].seq < list[i-1].seq {
+				late++
+			}
 		}
-	}
-	// Of two held back in a row, one follows the other.
-	if len(list) != 500 || late < 40 || late > 130 {
-		t.Errorf("%d of 500 arrived, %d after a later one; want about 80", len(list), late)
-	}
+		// Of two held back in a row, one follows the other.
+		if len(list) != 500 || late < 40 || late > 130 {
+			return fmt.Sprintf("%d of 500 arrived, %d after a later one; want about 80", len(list), late)
+		}
+		return ""
+	})
 }
 
 func TestLossOneByOneAndInBursts(t *testing.T) {
@@ -214,22 +262,25 @@ func TestBottleneckComesAndGoes(t *testing.T) {
 	lab := impaired(t, impair.Profile{Queue: 12_500, Bottleneck: []impair.Step{
 		{Rate: impair.Unlimited, For: 500 * time.Millisecond}, {Rate: 1e6, For: 500 * time.Millisecond}}})
 	f := flow{rate: 200, size: 1222, n: 400}
-	list := f.inbound(t, lab)
-	var slow, quick int
-	for _, a := range list {
-		if a.took > 15*time.Millisecond {
-			slow++
-		} else if a.took < 5*time.Millisecond {
-			quick++
+	steady(t, func() string {
+		list := f.inbound(t, lab)
+		var slow, quick int
+		for _, a := range list {
+			if a.took > 15*time.Millisecond {
+				slow++
+			} else if a.took < 5*time.Millisecond {
+				quick++
+			}
 		}
-	}
-	// Of 200 that meet the bottleneck 100 pass, and 10 to 20 leave the queue when it goes.
-	if len(list) < 290 || len(list) > 340 || slow < 60 || quick < 150 {
-		t.Errorf("%d of 400 arrived, %d after a wait, %d at once; want about 310, 110, 200", len(list), slow, quick)
-	}
-	if hi := quantile(list, 1); hi < 60*time.Millisecond || hi > 160*time.Millisecond {
-		t.Errorf("the longest wait was %s, want the 100 ms of the queue", hi)
-	}
+		// Of 200 that meet the bottleneck 100 pass, and 10 to 20 leave the queue when it goes.
+		if len(list) < 290 || len(list) > 340 || slow < 60 || quick < 150 {
+			return fmt.Sprintf("%d of 400 arrived, %d after a wait, %d at once; want about 310, 110, 200", len(list), slow, quick)
+		}
+		if hi := quantile(list, 1); hi < 60*time.Millisecond || hi > 160*time.Millisecond {
+			return fmt.Sprintf("the longest wait was %s, want the 100 ms of the queue", hi)
+		}
+		return ""
+	})
 }
 
 // After a change of networks the old address is silent and the new one has the

@@ -12,7 +12,6 @@ package netlab
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -22,7 +21,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -38,11 +36,17 @@ var block = netip.MustParsePrefix("203.0.113.0/24")
 
 const subnetBits = 29
 
+// block6 is the same for IPv6: the documentation prefix (RFC 3849). A lab has the
+// /64 of its number among the IPv4 networks.
+var block6 = netip.MustParsePrefix("2001:db8::/32")
+
 // Lab is a namespace with one way out, to an address of the host.
 type Lab struct {
 	Name   string     // of the namespace, for ip netns exec
 	Host   netip.Addr // on the host's end of the veth pair: what servers listen on
 	Inside netip.Addr // on the other end, until Renumber
+
+	Host6, Inside6 netip.Addr // the same in IPv6, if the lab was made by NewDual
 
 	link string // the host's end
 	path *path  // the program in between; nil: a veth pair
@@ -55,6 +59,23 @@ var serial atomic.Uint32
 func New(t testing.TB) *Lab {
 	t.Helper()
 	return newLab(t, (*Lab).joinByVeth)
+}
+
+// NewDual is New with IPv6 beside IPv4.
+func NewDual(t testing.TB) *Lab {
+	t.Helper()
+	return newLab(t, func(l *Lab, inside netns.NsHandle) error {
+		l.Host6 = sixth(l.Host)
+		l.Inside6 = l.Host6.Next()
+		return l.joinByVeth(inside)
+	})
+}
+
+// sixth is the IPv6 address of a lab's host: 2001:db8:0:NUMBER::1.
+func sixth(host netip.Addr) netip.Addr {
+	b := block6.Addr().As16()
+	b[7], b[15] = host.As4()[3]>>(32-subnetBits), 1
+	return netip.AddrFrom16(b)
 }
 
 // NewImpaired is New with a program in the path, which does nothing to packets
@@ -158,13 +179,13 @@ func (l *Lab) configure(inside netns.NsHandle, peer string, tune func(*netlink.H
 	if err := errors.Join(tune(here, l.link), tune(there, peer)); err != nil {
 		return err
 	}
-	if err := up(here, l.link, l.Host); err != nil {
+	if err := up(here, l.link, l.Host, l.Host6); err != nil {
 		return err
 	}
-	if err := up(there, "lo", netip.Addr{}); err != nil {
+	if err := up(there, "lo"); err != nil {
 		return err
 	}
-	if err := up(there, peer, l.Inside); err != nil || l.path == nil {
+	if err := up(there, peer, l.Inside, l.Inside6); err != nil || l.path == nil {
 		return err
 	}
 	return l.route(there, peer)
@@ -219,20 +240,22 @@ func (l *Lab) renumber() error {
 }
 
 // freeSubnet finds a /29 of the block in which no interface of the host lies.
-func freeSubnet() (netip.Prefix, error) {
+func freeSubnet() (netip.Prefix, error) { return freeIn(block, subnetBits) }
+
+func freeIn(block netip.Prefix, bits int) (netip.Prefix, error) {
 	addrs, err := net.InterfaceAddrs()
 	if err != nil {
 		return netip.Prefix{}, err
 	}
 	for a := block.Addr(); block.Contains(a); {
-		p := netip.PrefixFrom(a, subnetBits)
+		p := netip.PrefixFrom(a, bits)
 		if !slices.ContainsFunc(addrs, func(n net.Addr) bool {
 			used, err := netip.ParsePrefix(n.String())
 			return err == nil && used.Overlaps(p)
 		}) {
 			return p, nil
 		}
-		for range 1 << (32 - subnetBits) {
+		for range 1 << (32 - bits) {
 			a = a.Next()
 		}
 	}
@@ -263,16 +286,18 @@ func onOwnThread(f func() error) error {
 	return <-done
 }
 
-func up(h *netlink.Handle, name string, a netip.Addr) error {
+// up gives an interface its addresses, those that are valid, and sets it up.
+func up(h *netlink.Handle, name string, addrs ...netip.Addr) error {
+	return upWithin(h, name, subnetBits, addrs...)
+}
+
+// upWithin is up for an IPv4 network of another size.
+func upWithin(h *netlink.Handle, name string, bits int, addrs ...netip.Addr) error {
 	link, err := h.LinkByName(name)
 	if err != nil {
 		return fmt.Errorf("find %q: %w", name, err)
 	}
-	if a.IsValid() {
-		addr := &netlink.Addr{IPNet: &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(subnetBits, 32)}}
-		if err := h.AddrAdd(link, addr); err != nil {
-			return fmt.Errorf("give %s to %q: %w", a, name, err)
-		}
+	if len(addrs) > 0 {
 		// No link-local IPv6 address: it comes a second later, and a browser that
 		// sees the network change drops what it is loading. A kernel without IPv6
 		// has none anyway.
@@ -281,8 +306,24 @@ func up(h *netlink.Handle, name string, a netip.Addr) error {
 			return fmt.Errorf("keep IPv6 off %q: %w", name, err)
 		}
 	}
+	for _, a := range addrs {
+		if err := give(h, link, a, bits); err != nil {
+			return fmt.Errorf("give %s to %q: %w", a, name, err)
+		}
+	}
 	if err := h.LinkSetUp(link); err != nil {
 		return fmt.Errorf("set %q up: %w", name, err)
+	}
+	return nil
+}
+
+func give(h *netlink.Handle, link netlink.Link, a netip.Addr, bits int) error {
+	switch {
+	case a.Is4():
+		return h.AddrAdd(link, &netlink.Addr{IPNet: &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(bits, 32)}})
+	case a.Is6():
+		// Nobody else is there to have the same address: usable at once.
+		return h.AddrAdd(link, &netlink.Addr{IPNet: &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(64, 128)}, Flags: syscall.IFA_F_NODAD})
 	}
 	return nil
 }
@@ -291,7 +332,7 @@ func (l *Lab) remove() error {
 	if l.path != nil {
 		l.path.stop()
 	}
-	if link, err := netlink.LinkByName(l.link); err == nil {
+	if link, err := netlink.LinkByName(l.link); err == nil && l.link != "" { // one of a switch has none
 		if err := netlink.LinkDel(link); err != nil {
 			return err
 		}
@@ -303,86 +344,6 @@ func (l *Lab) remove() error {
 		return nil // create did not come this far
 	}
 	return netns.DeleteNamed(l.Name)
-}
-
-// Firewall closes the namespace: afterwards only TCP connections to the given
-// addresses get out, and their answers in. What is dropped on its way out is
-// counted. Calling it again replaces the rules and starts the counts anew.
-func (l *Lab) Firewall(t testing.TB, allow ...netip.AddrPort) {
-	t.Helper()
-	cmd := l.Command("nft", "-f", "-")
-	cmd.Stdin = strings.NewReader(rules(allow))
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("netlab: nft: %v\n%s", err, out)
-	}
-}
-
-func rules(allow []netip.AddrPort) string {
-	var out, in strings.Builder
-	for _, a := range allow {
-		fmt.Fprintf(&out, "\t\tip daddr %s tcp dport %d accept\n", a.Addr(), a.Port())
-		fmt.Fprintf(&in, "\t\tip saddr %s tcp sport %d accept\n", a.Addr(), a.Port())
-	}
-	return fmt.Sprintf(`table inet lab
-delete table inet lab
-table inet lab {
-	counter dropped_udp { }
-	counter dropped_tcp { }
-	counter dropped_other { }
-	chain out {
-		type filter hook output priority 0; policy drop;
-		oifname "lo" accept
-%s		meta l4proto udp counter name dropped_udp drop
-		meta l4proto tcp counter name dropped_tcp drop
-		counter name dropped_other drop
-	}
-	chain in {
-		type filter hook input priority 0; policy drop;
-		iifname "lo" accept
-%s	}
-}
-`, &out, &in)
-}
-
-// Dropped counts packets that the firewall kept from leaving.
-type Dropped struct{ UDP, TCP, Other uint64 }
-
-// Dropped reads the firewall's counters.
-func (l *Lab) Dropped(t testing.TB) Dropped {
-	t.Helper()
-	out, err := l.Command("nft", "-j", "list", "counters", "table", "inet", "lab").Output()
-	if err != nil {
-		t.Fatalf("netlab: nft: %v", err)
-	}
-	d, err := parseCounters(out)
-	if err != nil {
-		t.Fatalf("netlab: nft: %v\n%s", err, out)
-	}
-	return d
-}
-
-func parseCounters(list []byte) (Dropped, error) {
-	var parsed struct {
-		Nftables []struct {
-			Counter struct {
-				Name    string
-				Packets uint64
-			}
-		}
-	}
-	if err := json.Unmarshal(list, &parsed); err != nil {
-		return Dropped{}, err
-	}
-	found := map[string]uint64{}
-	for _, o := range parsed.Nftables {
-		found[o.Counter.Name] = o.Counter.Packets
-	}
-	for _, name := range []string{"dropped_udp", "dropped_tcp", "dropped_other"} {
-		if _, ok := found[name]; !ok {
-			return Dropped{}, fmt.Errorf("no counter %q", name)
-		}
-	}
-	return Dropped{UDP: found["dropped_udp"], TCP: found["dropped_tcp"], Other: found["dropped_other"]}, nil
 }
 
 // Hosts makes names known inside, to processes started with Command.

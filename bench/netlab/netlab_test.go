@@ -15,10 +15,10 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
+	"github.com/domicile/domicile/internal/leaks"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 // listen opens a TCP port on the host that says hello.
 func listen(t *testing.T, host netip.Addr) netip.AddrPort {
@@ -44,10 +44,16 @@ func listen(t *testing.T, host netip.Addr) netip.AddrPort {
 
 // connect speaks from inside with plain system calls: the connect of package
 // net may finish on a thread outside.
-func (l *Lab) connect(to netip.AddrPort, timeout time.Duration) (string, error) {
+func (l *Lab) connect(to netip.AddrPort, timeout time.Duration, say ...string) (string, error) {
 	var got string
 	err := l.Do(func() error {
-		fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+		family, addr := syscall.AF_INET, syscall.Sockaddr(&syscall.SockaddrInet4{Port: int(to.Port())})
+		if a := addr.(*syscall.SockaddrInet4); to.Addr().Is4() {
+			a.Addr = to.Addr().As4()
+		} else {
+			family, addr = syscall.AF_INET6, &syscall.SockaddrInet6{Addr: to.Addr().As16(), Port: int(to.Port())}
+		}
+		fd, err := syscall.Socket(family, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 		if err != nil {
 			return err
 		}
@@ -55,8 +61,13 @@ func (l *Lab) connect(to netip.AddrPort, timeout time.Duration) (string, error) 
 		tv := syscall.NsecToTimeval(timeout.Nanoseconds())
 		syscall.SetsockoptTimeval(fd, syscall.SOL_SOCKET, syscall.SO_SNDTIMEO, &tv)
 		syscall.SetsockoptTimeval(fd, syscall.SOL_SOCKET, syscall.SO_RCVTIMEO, &tv)
-		if err := syscall.Connect(fd, &syscall.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())}); err != nil {
+		if err := syscall.Connect(fd, addr); err != nil {
 			return err
+		}
+		for _, text := range say {
+			if _, err := syscall.Write(fd, []byte(text)); err != nil {
+				return err
+			}
 		}
 		b := make([]byte, 16)
 		n, err := syscall.Read(fd, b)
@@ -75,9 +86,9 @@ func TestFirewallLetsOneAddressThrough(t *testing.T) {
 			t.Fatalf("before the firewall, %s: %q, %v", a, got, err)
 		}
 	}
-	lab.Firewall(t, open)
-	if d := lab.Dropped(t); d.TCP != 0 || d.UDP != 0 {
-		t.Errorf("dropped before anything was sent: %+v", d)
+	lab.Firewall(t, TCP(open))
+	if d := lab.Seen(t); d.TCP != 0 || d.UDP != 0 || len(d.Passed) != 1 || d.Passed[0] != (Traffic{}) {
+		t.Errorf("seen before anything was sent: %+v", d)
 	}
 	if got, err := lab.connect(open, 10*time.Second); got != "hello" {
 		t.Errorf("the allowed address: %q, %v", got, err)
@@ -100,15 +111,80 @@ func TestFirewallLetsOneAddressThrough(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := lab.Dropped(t); d.UDP != 1 || d.TCP == 0 {
-		t.Errorf("dropped %+v, want one UDP packet and at least one of TCP", d)
+	if d := lab.Seen(t); d.UDP != 1 || d.TCP == 0 || d.Passed[0].Out < 100 || d.Passed[0].In < 100 {
+		t.Errorf("seen %+v, want one dropped UDP packet, at least one of TCP, and a connection that passed", d)
 	}
 	lab.Firewall(t)
-	if d := lab.Dropped(t); d.UDP != 0 {
-		t.Errorf("dropped %+v after a new firewall", d)
+	if d := lab.Seen(t); d.UDP != 0 {
+		t.Errorf("seen %+v after a new firewall", d)
 	}
 	if _, err := lab.connect(open, 300*time.Millisecond); err == nil {
 		t.Error("a firewall that allows nothing let a connection through")
+	}
+}
+
+// A hole for TLS alone passes everything but STUN in the clear.
+func TestHoleForTLS(t *testing.T) {
+	lab := New(t)
+	at := answerer(t, lab.Host)
+	request := "\x00\x01\x00\x00\x21\x12\xa4\x42" + strings.Repeat("i", 12)
+	for name, first := range map[string]string{"TURN": request, "ICE": "\x00\x14" + request, "TLS": "\x16\x03\x01" + request} {
+		lab.Firewall(t, TCP(at))
+		if got, err := lab.connect(at, 10*time.Second, first); got != "hello" {
+			t.Errorf("%s, a plain hole: %q, %v", name, got, err)
+		}
+		hole := TCP(at)
+		hole.OnlyTLS = true
+		lab.Firewall(t, hole)
+		got, err := lab.connect(at, 300*time.Millisecond, first)
+		if passed := got == "hello"; passed != (name == "TLS") {
+			t.Errorf("%s, a hole for TLS: %q, %v", name, got, err)
+		}
+		if d := lab.Seen(t); (d.Clear == 0) != (name == "TLS") {
+			t.Errorf("%s: seen %+v", name, d)
+		}
+	}
+}
+
+// answerer says hello to those who have said something.
+func answerer(t *testing.T, host netip.Addr) netip.AddrPort {
+	t.Helper()
+	l, err := net.Listen("tcp", netip.AddrPortFrom(host, 0).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var running sync.WaitGroup
+	running.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			running.Go(func() {
+				defer c.Close()
+				c.SetReadDeadline(time.Now().Add(time.Second)) // what the firewall drops never comes
+				if n, _ := c.Read(make([]byte, 64)); n > 0 {
+					io.WriteString(c, "hello")
+				}
+			})
+		}
+	})
+	t.Cleanup(func() { l.Close(); running.Wait() })
+	return l.Addr().(*net.TCPAddr).AddrPort()
+}
+
+func TestIPv6BesideIPv4(t *testing.T) {
+	lab := NewDual(t)
+	open, shut := listen(t, lab.Host6), listen(t, lab.Host)
+	lab.Firewall(t, TCP(open))
+	if got, err := lab.connect(open, 10*time.Second); got != "hello" {
+		t.Errorf("%s: %q, %v", open, got, err)
+	}
+	if got, err := lab.connect(shut, 300*time.Millisecond); err == nil {
+		t.Errorf("%s answered %q", shut, got)
+	}
+	if d := lab.Seen(t); d.Passed[0].In < 100 || d.TCP == 0 {
+		t.Errorf("seen %+v", d)
 	}
 }
 

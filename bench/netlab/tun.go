@@ -24,6 +24,7 @@ import (
 type path struct {
 	inside, outside int // TUN devices
 	in, out         *direction
+	toIn, toOut     *exit
 	running         sync.WaitGroup
 }
 
@@ -72,10 +73,11 @@ func tuneTUN(h *netlink.Handle, name string) error {
 
 // run starts the two threads; stop ends them and closes the devices.
 func (p *path) run(seed uint64) (err error) {
-	if p.out, err = newDirection(seed, p.inside, p.outside); err != nil {
+	p.toOut, p.toIn = &exit{p.outside, impair.New(seed)}, &exit{p.inside, impair.New(seed + 1)}
+	if p.out, err = newDirection(p.inside, func([]byte) *exit { return p.toOut }); err != nil {
 		return err
 	}
-	if p.in, err = newDirection(seed+1, p.outside, p.inside); err != nil {
+	if p.in, err = newDirection(p.outside, func([]byte) *exit { return p.toIn }); err != nil {
 		return err
 	}
 	p.running.Go(p.out.run)
@@ -99,14 +101,20 @@ func (p *path) stop() {
 	unix.Close(p.outside)
 }
 
-// direction moves packets one way.
-type direction struct {
-	from, to int
-	wake     int // an eventfd that ends run
+// exit is the device where packets of a direction come out, and what decides when.
+type exit struct {
+	to   int
+	core *impair.Path
+}
 
-	mu     sync.Mutex // guards the core; held for one decision
-	core   *impair.Path
-	failed uint64 // packets that the other device did not take, or that found no room here
+// direction moves packets from one device to others.
+type direction struct {
+	from  int
+	wake  int                       // an eventfd that ends run
+	route func(packet []byte) *exit // nil: there is none
+
+	mu     sync.Mutex // guards the cores; held for one decision
+	failed uint64     // packets that the other device did not take, or that found no room here
 
 	// Owned by run.
 	held  held
@@ -114,25 +122,25 @@ type direction struct {
 	spare [][]byte
 }
 
-func newDirection(seed uint64, from, to int) (*direction, error) {
+func newDirection(from int, route func(packet []byte) *exit) (*direction, error) {
 	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	if err != nil {
 		return nil, fmt.Errorf("make eventfd: %w", err)
 	}
-	return &direction{from: from, to: to, wake: wake, core: impair.New(seed)}, nil
+	return &direction{from: from, wake: wake, route: route}, nil
 }
 
-func (d *direction) set(p impair.Profile) error {
+func (d *direction) set(e *exit, p impair.Profile) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.core.Set(p, time.Now())
+	return e.core.Set(p, time.Now())
 }
 
-func (d *direction) counts() Counts {
+func (d *direction) counts(e *exit) Counts {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return Counts{Passed: d.core.Count(impair.Passed) - d.failed, Lost: d.core.Count(impair.Lost),
-		QueueFull: d.core.Count(impair.QueueFull), Failed: d.failed}
+	return Counts{Passed: e.core.Count(impair.Passed) - d.failed, Lost: e.core.Count(impair.Lost),
+		QueueFull: e.core.Count(impair.QueueFull), Failed: d.failed}
 }
 
 func (d *direction) end() { _, _ = unix.Write(d.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0}) }
@@ -177,20 +185,24 @@ func (d *direction) take() {
 			d.spare = append(d.spare, b)
 			return
 		}
-		now := time.Now()
-		if v := d.decide(now, n); v.Fate != impair.Passed {
+		e := d.route(b[:n])
+		if e == nil {
+			d.spare = append(d.spare, b)
+			continue
+		}
+		if v := d.decide(e, time.Now(), n); v.Fate != impair.Passed {
 			d.spare = append(d.spare, b)
 		} else {
 			d.order++
-			d.held.push(parcel{leave: v.Leave, order: d.order, packet: b[:n]})
+			d.held.push(parcel{leave: v.Leave, order: d.order, to: e.to, packet: b[:n]})
 		}
 	}
 }
 
-func (d *direction) decide(now time.Time, n int) impair.Verdict {
+func (d *direction) decide(e *exit, now time.Time, n int) impair.Verdict {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	v := d.core.Enter(now, n)
+	v := e.core.Enter(now, n)
 	if v.Fate == impair.Passed && len(d.held) >= maxHeld {
 		d.failed++
 		v.Fate = impair.QueueFull
@@ -202,7 +214,7 @@ func (d *direction) decide(now time.Time, n int) impair.Verdict {
 func (d *direction) release(now time.Time) {
 	for len(d.held) > 0 && !d.held[0].leave.After(now) {
 		p := d.held.pop()
-		if _, err := unix.Write(d.to, p.packet); err != nil {
+		if _, err := unix.Write(p.to, p.packet); err != nil {
 			d.mu.Lock()
 			d.failed++
 			d.mu.Unlock()
@@ -224,6 +236,7 @@ func (d *direction) buffer() []byte {
 type parcel struct {
 	leave  time.Time
 	order  uint64
+	to     int
 	packet []byte
 }
 
@@ -286,19 +299,20 @@ func (l *Lab) Impair(p impair.Profile) error {
 
 // ImpairInbound is Impair for what goes to the namespace.
 func (l *Lab) ImpairInbound(p impair.Profile) error {
-	return l.impair(func(w *path) *direction { return w.in }, p)
+	return l.impair(func(w *path) (*direction, *exit) { return w.in, w.toIn }, p)
 }
 
 // ImpairOutbound is Impair for what leaves the namespace.
 func (l *Lab) ImpairOutbound(p impair.Profile) error {
-	return l.impair(func(w *path) *direction { return w.out }, p)
+	return l.impair(func(w *path) (*direction, *exit) { return w.out, w.toOut }, p)
 }
 
-func (l *Lab) impair(which func(*path) *direction, p impair.Profile) error {
+func (l *Lab) impair(which func(*path) (*direction, *exit), p impair.Profile) error {
 	if l.path == nil {
 		return errors.New("netlab: the lab has no program in its path: make it with NewImpaired")
 	}
-	return which(l.path).set(p)
+	d, e := which(l.path)
+	return d.set(e, p)
 }
 
 // Counts reads what became of the packets to the namespace and from it.
@@ -306,5 +320,5 @@ func (l *Lab) Counts() (inbound, outbound Counts) {
 	if l.path == nil {
 		return Counts{}, Counts{}
 	}
-	return l.path.in.counts(), l.path.out.counts()
+	return l.path.in.counts(l.path.toIn), l.path.out.counts(l.path.toOut)
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -68,66 +69,73 @@ func lastDemo() string {
 	return strings.TrimSpace(string(b))
 }
 
+// maxAnswer bounds what a node answers in JSON, in bytes.
+const maxAnswer = 16 << 20
+
 // ask sends a question to a running node's admin socket.
 func ask(ctx context.Context, dataDir, path string, query url.Values, into any) error {
-	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
+	b, err := askBytes(ctx, dataDir, path, query, maxAnswer)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(b, into)
+}
+
+// askBytes is ask for an answer of at most so many bytes, whatever they are.
+func askBytes(ctx context.Context, dataDir, path string, query url.Values, limit int64) ([]byte, error) {
+	return call(ctx, dataDir, http.MethodGet, path+"?"+query.Encode(), nil, limit)
+}
+
+// tell sends a running node's admin socket something to act on.
+func tell(ctx context.Context, dataDir, path string, what, into any) error {
+	body, err := json.Marshal(what)
+	if err != nil {
+		return err
+	}
+	b, err := call(ctx, dataDir, http.MethodPost, path, body, maxAnswer)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(b, into)
+}
+
+// call returns an answer of at most so many bytes.
+func call(ctx context.Context, dataDir, method, path string, body []byte, limit int64) ([]byte, error) {
+	client := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return node.DialAdmin(ctx, dataDir)
 		}}}
 	defer client.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://node"+path+"?"+query.Encode(), nil)
+	req, err := http.NewRequestWithContext(ctx, method, "http://node"+path, bytes.NewReader(body))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	resp, err := client.Do(req)
+	var u *url.Error
+	if errors.As(err, &u) {
+		err = u.Err // there is no such address: the node is behind a socket
+	}
 	if err != nil {
-		return fmt.Errorf("ask the node: %w (is it running, and are you its user?)", err)
+		return nil, fmt.Errorf("ask the node: %w (is it running, and are you its user?)", err)
 	}
 	defer resp.Body.Close()
-	b, err := io.ReadAll(io.LimitReader(resp.Body, 16<<20))
+	b, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
 	if err != nil {
-		return fmt.Errorf("ask the node: %w", err)
+		return nil, fmt.Errorf("ask the node: %w", err)
 	}
 	if resp.StatusCode != http.StatusOK {
 		var e struct {
 			Error *node.Refusal `json:"error"`
 		}
 		if json.Unmarshal(b, &e) == nil && e.Error != nil {
-			return e.Error
+			return nil, e.Error
 		}
-		return errors.New("ask the node: " + resp.Status)
+		return nil, errors.New("ask the node: " + resp.Status)
 	}
-	return json.Unmarshal(b, into)
-}
-
-type explainCmd struct {
-	target
-	Room   string `required:"" help:"The room's name; it need not exist yet."`
-	IP     string `name:"ip" required:"" help:"The attendee's address."`
-	Policy string `help:"The policy of a room that does not exist yet. Default: the mesh's."`
-	JSON   bool   `name:"json" help:"Print JSON."`
-}
-
-// Run prints the ranked candidates.
-func (c *explainCmd) Run(ctx context.Context) error {
-	dir, err := c.dataDir()
-	if err != nil {
-		return err
+	if int64(len(b)) > limit {
+		return nil, fmt.Errorf("ask the node: it answers with more than %d bytes", limit)
 	}
-	var answer json.RawMessage
-	query := url.Values{"room": {c.Room}, "ip": {c.IP}, "policy": {c.Policy}}
-	if err := ask(ctx, dir, "/explain", query, &answer); err != nil {
-		return err
-	}
-	if c.JSON {
-		return printJSON(answer)
-	}
-	var text struct{ Text string }
-	if err := json.Unmarshal(answer, &text); err != nil {
-		return err
-	}
-	fmt.Print(text.Text)
-	return nil
+	return b, nil
 }
 
 type stateCmd struct {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"crypto"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -15,9 +16,13 @@ import (
 )
 
 type caCmd struct {
-	Init   caInitCmd   `cmd:"" help:"Create a certificate authority: ca.pem and ca-key.pem."`
-	Issue  caIssueCmd  `cmd:"" help:"Issue a node's certificate and key: NAME.pem and NAME-key.pem."`
-	Server caServerCmd `cmd:"" help:"Issue a certificate for HTTPS and TURN, where no public authority is used."`
+	Init    caInitCmd    `cmd:"" help:"Create a certificate authority: ca.pem and ca-key.pem."`
+	Request caRequestCmd `cmd:"" help:"On a node: make its key, and a request for a certificate: NAME-key.pem and NAME.csr. The key stays on the node."`
+	Issue   caIssueCmd   `cmd:"" help:"Issue a node's certificate for its request: NAME.pem. What the node is, you say here."`
+	Renew   caRenewCmd   `cmd:"" help:"Issue what a node's certificate states once more, with later dates."`
+	Revoke  caRevokeCmd  `cmd:"" help:"Revoke a certificate: add it to a policy file, raise the epoch, sign it."`
+	Show    caShowCmd    `cmd:"" help:"Say what certificates state, and how long they last; or list all that the authority issued."`
+	Server  caServerCmd  `cmd:"" help:"Issue a certificate for HTTPS and TURN, where no public authority is used."`
 }
 
 type caInitCmd struct {
@@ -37,40 +42,106 @@ func (c *caInitCmd) Run() error {
 	return nil
 }
 
-// issuing is what both kinds of certificate need.
-type issuing struct {
-	Dir  string       `required:"" type:"path" help:"Directory of the authority."`
-	Out  string       `default:"." type:"path" help:"Directory for the certificate and its key."`
-	IPs  []netip.Addr `name:"ip" help:"Addresses of the node."`
-	DNS  []string     `help:"Names of the node."`
-	Days int          `default:"90" help:"Days for which the certificate is valid."`
+type caRequestCmd struct {
+	Name string `required:"" help:"The node's name."`
+	Key  string `type:"existingfile" help:"Ask for a key that is there already, instead of making one." placeholder:"NAME-key.pem"`
+	Out  string `default:"." type:"path" help:"Directory for the key and the request."`
 }
 
-func (i issuing) write(name string, issue func(*identity.CA, crypto.PublicKey, identity.SANs, time.Time, time.Time) ([]byte, error)) error {
+// Run makes the key and the request.
+func (c *caRequestCmd) Run() error {
+	name, err := residency.ParseNodeName(c.Name)
+	if err != nil {
+		return usageError{err}
+	}
+	var key crypto.Signer
+	if c.Key != "" {
+		key, err = identity.LoadKey(c.Key)
+	} else if key, err = identity.GenerateKey(); err == nil {
+		err = identity.WriteKey(filepath.Join(c.Out, c.Name+"-key.pem"), key)
+	}
+	if err != nil {
+		return err
+	}
+	der, err := identity.NewRequest(name, key)
+	if err != nil {
+		return err
+	}
+	csr := filepath.Join(c.Out, c.Name+".csr")
+	if err := identity.WriteRequest(csr, der); err != nil {
+		return err
+	}
+	fmt.Println(csr)
+	return nil
+}
+
+// issuing is what all kinds of certificate need.
+type issuing struct {
+	Dir  string `required:"" type:"path" help:"Directory of the authority."`
+	Out  string `default:"." type:"path" help:"Directory for the certificate."`
+	Days int    `default:"90" help:"Days for which the certificate is valid."`
+}
+
+// holds are a certificate's names and addresses.
+type holds struct {
+	IPs []netip.Addr `name:"ip" help:"Addresses of the node."`
+	DNS []string     `help:"Names of the node."`
+}
+
+func (h holds) sans() identity.SANs { return identity.SANs{DNS: h.DNS, IPs: h.IPs} }
+
+// early is how long before now a certificate begins, for clocks that are late: nodes
+// take those that differ by twenty-one minutes.
+const early = 25 * time.Minute
+
+// write issues a certificate, writes it down in the index, then hands it out.
+func (i issuing) write(path, replaces string, issue func(ca *identity.CA, from, to time.Time) ([]byte, error)) error {
+	if i.Days < 1 {
+		return usage("--days %d: want 1 or more", i.Days)
+	}
+	if _, err := os.Lstat(path); err == nil {
+		return fmt.Errorf("%s is there already and is not overwritten: choose another directory with --out", path)
+	}
 	ca, err := identity.LoadCA(i.Dir)
 	if err != nil {
 		return err
 	}
-	key, err := identity.GenerateKey()
-	if err != nil {
-		return err
+	if _, err := identity.ReadIndex(i.Dir); err != nil {
+		return err // a line after half a line would be lost
 	}
 	now := time.Now()
-	der, err := issue(ca, key.Public(), identity.SANs{DNS: i.DNS, IPs: i.IPs}, now.Add(-5*time.Minute), now.AddDate(0, 0, i.Days))
+	der, err := issue(ca, now.Add(-early), now.AddDate(0, 0, i.Days))
 	if err != nil {
 		return err
 	}
-	cert := filepath.Join(i.Out, name+".pem")
-	if err := errors.Join(identity.WriteKey(filepath.Join(i.Out, name+"-key.pem"), key), identity.WriteCertificates(cert, der)); err != nil {
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
 		return err
 	}
-	fmt.Println(cert)
+	if err := identity.Record(i.Dir, identity.Entry{At: now.UTC(), Serial: identity.Serial(cert), Certificate: der, Replaces: replaces}); err != nil {
+		return err
+	}
+	if err := identity.WriteCertificates(path, der); err != nil {
+		return err
+	}
+	fmt.Println(path)
 	return nil
+}
+
+// ownKey makes the key of a certificate here, for machines of one's own.
+func (i issuing) ownKey(name string) (crypto.PublicKey, error) {
+	key, err := identity.GenerateKey()
+	if err != nil {
+		return nil, err
+	}
+	return key.Public(), identity.WriteKey(filepath.Join(i.Out, name+"-key.pem"), key)
 }
 
 type caIssueCmd struct {
 	issuing
-	Name            string   `required:"" help:"The node's name."`
+	holds
+	CSR             string   `name:"csr" type:"existingfile" help:"The node's request, from 'domicile ca request'. Without it the key is made here as well, NAME-key.pem: only for a machine of your own, such as a test bed, since a key should not travel." placeholder:"NAME.csr"`
+	Name            string   `required:"" help:"The node's name. It has to be that of the request."`
 	Country         string   `required:"" help:"Where the machine stands, ISO 3166-1."`
 	Operator        string   `required:"" help:"Who runs it."`
 	OperatorCountry string   `required:"" help:"Where the operator is established."`
@@ -85,9 +156,32 @@ func (c *caIssueCmd) Run() error {
 	if err != nil {
 		return err
 	}
-	return c.write(c.Name, func(ca *identity.CA, pub crypto.PublicKey, s identity.SANs, from, to time.Time) ([]byte, error) {
-		return ca.Issue(pub, n, s, from, to)
+	return c.write(filepath.Join(c.Out, c.Name+".pem"), "", func(ca *identity.CA, from, to time.Time) ([]byte, error) {
+		pub, err := c.key(n.Name)
+		if err != nil {
+			return nil, err
+		}
+		return ca.Issue(pub, n, c.sans(), from, to)
 	})
+}
+
+// key is that of the request, which has to be in the name that the operator gives.
+func (c *caIssueCmd) key(name residency.NodeName) (crypto.PublicKey, error) {
+	if c.CSR == "" {
+		return c.ownKey(c.Name)
+	}
+	return requested(c.CSR, name)
+}
+
+func requested(path string, name residency.NodeName) (crypto.PublicKey, error) {
+	r, err := identity.LoadRequest(path)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	if r.Name != name {
+		return nil, usage("--csr %s: it is the request of node %q, not of %q", path, r.Name, name)
+	}
+	return r.Key, nil
 }
 
 func (c *caIssueCmd) node() (n residency.Node, err error) {
@@ -116,13 +210,18 @@ func (c *caIssueCmd) node() (n residency.Node, err error) {
 
 type caServerCmd struct {
 	issuing
+	holds
 	Name string `default:"tls" help:"Name of the files."`
 }
 
-// Run issues a server certificate.
+// Run issues a server certificate. Its key is made here: it states nothing about a node.
 func (c *caServerCmd) Run() error {
-	return c.write(c.Name, func(ca *identity.CA, pub crypto.PublicKey, s identity.SANs, from, to time.Time) ([]byte, error) {
-		return ca.IssueServer(pub, s, from, to)
+	return c.write(filepath.Join(c.Out, c.Name+".pem"), "", func(ca *identity.CA, from, to time.Time) ([]byte, error) {
+		pub, err := c.ownKey(c.Name)
+		if err != nil {
+			return nil, err
+		}
+		return ca.IssueServer(pub, c.sans(), from, to)
 	})
 }
 
@@ -130,6 +229,8 @@ type policyCmd struct {
 	Profiles policyProfilesCmd `cmd:"" help:"List the built-in policy profiles."`
 	Check    policyCheckCmd    `cmd:"" help:"Check a policy file."`
 	Sign     policySignCmd     `cmd:"" help:"Check a policy file and sign it: FILE.sig."`
+	Plan     policyPlanCmd     `cmd:"" help:"Show what a signed policy file would change in a running mesh, and change nothing. Exit code 3: something live would stop."`
+	Apply    policyApplyCmd    `cmd:"" help:"Put a signed policy file in force in a running mesh, on all its nodes, after showing what it changes."`
 }
 
 type policyProfilesCmd struct{}

@@ -46,12 +46,18 @@ const (
 	demoHTTP    = 7480
 	demoMedia   = 7882
 	demoRelay   = 7900
+	demoMesh    = 7901 // media between nodes
 	demoGossip  = 7946
 	demoMetrics = 7990
 )
 
 // demoValidity is how long certificates live; every start of the demo renews them.
 const demoValidity = 90 * 24 * time.Hour
+
+// demoBelieved is how long the demo's nodes are believed to be where they say,
+// though they are nearer to each other than their countries can be. The policy
+// file is kept from one start to the next.
+const demoBelieved = 10 * 365 * 24 * time.Hour
 
 // nodeFile is a demo node's configuration; it reads like a production one.
 var nodeFile = template.Must(template.New("node.yaml").Parse(`# Made by "domicile demo", which writes it again at every start.
@@ -64,6 +70,7 @@ listen:
   http: {{.IP}}:{{.HTTP}}
   media: {{.IP}}:{{.Media}}
   relay: {{.IP}}:{{.Relay}}
+  relay_media: {{.IP}}:{{.RelayMedia}}
   gossip: {{.IP}}:{{.Gossip}}
   metrics: {{.IP}}:{{.Metrics}}
 public:
@@ -160,7 +167,7 @@ func firstBusy(ips []netip.Addr) string {
 			}
 			ln.Close()
 		}
-		for _, port := range []uint16{demoMedia, demoRelay, demoGossip} {
+		for _, port := range []uint16{demoMedia, demoRelay, demoMesh, demoGossip} {
 			addr := netip.AddrPortFrom(ip, port).String()
 			conn, err := net.ListenPacket("udp", addr)
 			if err != nil {
@@ -193,6 +200,10 @@ func (d *demoMaker) makePolicy() error {
 			if bundle.Policies[name], err = configs.Profile(name); err != nil {
 				return err
 			}
+		}
+		for _, p := range demoPlaces {
+			bundle.Overrides = append(bundle.Overrides, residency.Override{Node: p.name,
+				Reason: "demonstration: all nodes run on one machine", Until: d.now.Add(demoBelieved).Truncate(time.Second).UTC()})
 		}
 		if b, err = configs.FormatPolicy(bundle); err != nil {
 			return err
@@ -325,6 +336,6 @@ func (d *demoMaker) configure(dir string, i int, ips []netip.Addr) error {
 	p := demoPlaces[i]
 	err = nodeFile.Execute(f, map[string]any{
 		"Name": p.name, "IP": ips[i], "Join": join, "City": p.city, "Lat": p.lat, "Lon": p.lon, "HTTPS": demoHTTPS,
-		"HTTP": demoHTTP, "Media": demoMedia, "Relay": demoRelay, "Gossip": demoGossip, "Metrics": demoMetrics})
+		"HTTP": demoHTTP, "Media": demoMedia, "Relay": demoRelay, "RelayMedia": demoMesh, "Gossip": demoGossip, "Metrics": demoMetrics})
 	return errors.Join(err, f.Close())
 }

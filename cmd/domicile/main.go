@@ -23,12 +23,21 @@ type cli struct {
 	Run        runCmd        `cmd:"" help:"Run a node in production."`
 	Demo       demoCmd       `cmd:"" help:"Run a demo mesh of three nodes on this machine: Frankfurt, Warsaw, New York."`
 	Dev        devCmd        `cmd:"" help:"Run one node without a mesh, for people who write clients."`
-	Check      checkCmd      `cmd:"" help:"Check a node's configuration and everything it refers to, and start nothing."`
-	Explain    explainCmd    `cmd:"" help:"Explain which node would serve an attendee of a room, and why."`
+	Check      checkCmd      `cmd:"" help:"Check a node's configuration and start nothing; or, from elsewhere, which ways in to a running node work."`
+	Explain    explainCmd    `cmd:"" help:"Explain a room: which node serves whom, what goes and lies where, who may not, and why. Exit code 3: the answer is no."`
 	State      stateCmd      `cmd:"" help:"Show a running node's mesh, links and rooms."`
+	Drain      drainCmd      `cmd:"" help:"Empty a running node: it takes nobody any more, and who is there goes on at other nodes. Exit code 0: nobody is left."`
+	Register   registerCmd   `cmd:"" help:"Print the register of processors: who runs which node in which country, and what it may do with which data."`
 	Recordings recordingsCmd `cmd:"" help:"List, check and export recordings."`
+	Export     exportCmd     `cmd:"" help:"Have a running node put a recording, records, or all of a room or tenant into a file."`
+	Backup     backupCmd     `cmd:"" help:"Write what a running origin needs to come back into an archive, and check that: rooms, evidence, policies."`
+	Erase      eraseCmd      `cmd:"" help:"Erase all of a room, a participant or a tenant, on every origin. Exit code 3: something is under legal hold."`
+	Hold       holdCmd       `cmd:"" help:"Legal holds: what nobody may erase until they are lifted."`
+	Evidence   evidenceCmd   `cmd:"" help:"Evidence of where a room's data was: export it, check it, report on it."`
 	CA         caCmd         `cmd:"" name:"ca" help:"The operator's certificate authority: create it, issue certificates."`
 	Policy     policyCmd     `cmd:"" help:"Residency policies: list the built-in profiles, check and sign a policy file."`
+	Routing    routingCmd    `cmd:"" help:"Rules by which attendees are placed among the permitted nodes: show what a file would change."`
+	Schema     schemaCmd     `cmd:"" help:"Print the JSON Schema of policy.yaml, node.yaml or routing.yaml, for editors."`
 	Version    versionCmd    `cmd:"" help:"Print the version."`
 }
 
@@ -61,6 +70,10 @@ func run(ctx context.Context, args []string) int {
 		return exitUsage
 	}
 	if err := k.Run(); err != nil {
+		var said silent
+		if errors.As(err, &said) {
+			return int(said)
+		}
 		fmt.Fprintf(os.Stderr, "domicile: %v\n", err)
 		return exitCode(err)
 	}
@@ -73,6 +86,18 @@ func exitCode(err error) int {
 	var usage usageError
 	if errors.As(err, &faults) || errors.As(err, &usage) {
 		return exitUsage
+	}
+	if errors.As(err, &liveError{}) {
+		return exitLive
+	}
+	if errors.As(err, &unservedError{}) {
+		return exitRefused
+	}
+	if errors.As(err, &heldError{}) {
+		return exitRefused
+	}
+	if errors.As(err, &refusedError{}) {
+		return exitRefused
 	}
 	return exitFailed
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/domicile/domicile/bench/load/client"
 	"github.com/domicile/domicile/control"
+	"github.com/domicile/domicile/internal/freeport"
 )
 
 func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"domicile": main}) }
@@ -29,22 +30,15 @@ func TestScripts(t *testing.T) {
 			e.Setenv("UDPPORT", fmt.Sprint(udp))
 			return err
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "meets": meets},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "meets": meets, "listens": listens, "evidence": makeEvidence, "tamper": tamper},
 	})
 }
 
 func freePorts() (tcp, udp int, err error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, 0, err
+	if tcp, err = freeport.Find(); err == nil {
+		udp, err = freeport.Find()
 	}
-	defer l.Close()
-	c, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		return 0, 0, err
-	}
-	defer c.Close()
-	return l.Addr().(*net.TCPAddr).Port, c.LocalAddr().(*net.UDPAddr).Port, nil
+	return tcp, udp, err
 }
 
 // exits runs a command and compares its exit code: exits 2 domicile …
@@ -61,6 +55,29 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	if fmt.Sprint(code) != args[0] {
 		ts.Fatalf("exit code %d, want %s", code, args[0])
+	}
+}
+
+// listens waits until something listens: listens HOST:PORT
+func listens(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: listens HOST:PORT")
+	}
+	poll := time.NewTicker(20 * time.Millisecond)
+	defer poll.Stop()
+	late := time.NewTimer(20 * time.Second)
+	defer late.Stop()
+	for {
+		c, err := net.Dial("tcp", args[0])
+		if err == nil {
+			c.Close()
+			return
+		}
+		select {
+		case <-poll.C:
+		case <-late.C:
+			ts.Fatalf("nobody listens: %v", err)
+		}
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 type recordingsCmd struct {
 	List   recordingsListCmd   `cmd:"" help:"List the recordings on this node."`
 	Export recordingsExportCmd `cmd:"" help:"Write a recording to a file that players open."`
+	Page   recordingsPageCmd   `cmd:"" help:"Print a link to the page on which a room's recordings are listed, watched and exported, good for an hour."`
 	Verify recordingsVerifyCmd `cmd:"" help:"Check that a recording is complete and unchanged."`
 }
 
@@ -39,7 +40,7 @@ func (t target) open() (*vault.Vault, error) {
 	if err != nil {
 		return nil, err
 	}
-	return vault.Open(filepath.Join(dir, "recordings"), keys, vault.Options{})
+	return vault.Open(filepath.Join(dir, "recordings"), keys, vault.Options{ReadOnly: true})
 }
 
 // read opens one recording by the id that the user typed.
@@ -72,6 +73,11 @@ type recordingLine struct {
 	Tracks  int         `json:"tracks"`
 	Bytes   int64       `json:"bytes"`
 	Problem string      `json:"problem,omitempty"`
+
+	// Of a recording that goes on from another, whose node was lost.
+	Part  int      `json:"part,omitempty"`
+	After vault.ID `json:"after,omitempty"`
+	GapMS int64    `json:"gap_ms,omitempty"` // at most so much is in neither
 }
 
 // Run prints one line a recording.
@@ -97,7 +103,7 @@ func (c *recordingsListCmd) Run() error {
 	}
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "ID\tROOM\tSTATE\tSTARTED\tLENGTH\tTRACKS\tBYTES\tNODE")
-	for _, l := range lines {
+	for i, l := range lines {
 		length := "-"
 		if l.Ended != nil {
 			length = l.Ended.Sub(l.Started).Round(time.Second).String()
@@ -107,8 +113,16 @@ func (c *recordingsListCmd) Run() error {
 		if l.Problem != "" {
 			fmt.Fprintf(w, "\t%s\n", l.Problem)
 		}
+		if infos[i].After != nil {
+			fmt.Fprintf(w, "\t%s\n", goesOn(infos[i].After))
+		}
 	}
 	return w.Flush()
+}
+
+// goesOn says in words which recording another one goes on from.
+func goesOn(a *vault.After) string {
+	return fmt.Sprintf("part %d, goes on from %s of node %s; up to %s are in neither", a.Part, a.ID, a.Node, a.Gap.Round(100*time.Millisecond))
 }
 
 func lineOf(i vault.Info) recordingLine {
@@ -120,6 +134,9 @@ func lineOf(i vault.Info) recordingLine {
 	if i.Problem != nil {
 		l.Problem = i.Problem.Error()
 	}
+	if i.After != nil {
+		l.Part, l.After, l.GapMS = i.After.Part, i.After.ID, i.After.Gap.Milliseconds()
+	}
 	return l
 }
 
@@ -127,7 +144,9 @@ type recordingsExportCmd struct {
 	target
 	ID          string `arg:"" help:"The recording, RE_…"`
 	Output      string `short:"o" type:"path" help:"The file to write. Default: the recording's id with the format's ending."`
-	Format      string `enum:"mkv,mp4," default:"" help:"mkv (as it was sent) or mp4 (encoded again by ffmpeg). Default: by the file's ending, else mkv."`
+	Format      string `enum:"mkv,webm,mp4," default:"" help:"mkv or webm (as it was sent), mp4 (encoded again by ffmpeg). Default: by the file's ending, else mkv."`
+	View        string `enum:"grid,speaker," default:"" help:"Compose one picture, as mp4: everybody (grid), or who speaks (speaker)."`
+	Track       string `help:"Only this track."`
 	Participant string `help:"Only the tracks of this identity."`
 	Quiet       bool   `short:"q" help:"Show no progress."`
 }
@@ -141,15 +160,18 @@ func (c *recordingsExportCmd) Run(ctx context.Context) error {
 	format := record.Format(c.Format)
 	if format == "" {
 		format = record.MKV
-		if filepath.Ext(c.Output) == ".mp4" {
+		switch ext := filepath.Ext(c.Output); {
+		case ext == ".mp4" || c.View != "":
 			format = record.MP4
+		case ext == ".webm":
+			format = record.WebM
 		}
 	}
 	path := c.Output
 	if path == "" {
 		path = c.ID + "." + string(format)
 	}
-	opts := record.ExportOptions{Path: path, Format: format, Participant: c.Participant}
+	opts := record.ExportOptions{Path: path, Format: format, View: record.View(c.View), Participant: c.Participant, Track: vault.TrackID(c.Track)}
 	if !c.Quiet {
 		opts.Progress = progress()
 	}
@@ -159,6 +181,9 @@ func (c *recordingsExportCmd) Run(ctx context.Context) error {
 	}
 	if err != nil {
 		return err
+	}
+	if a := r.Info.After; a != nil {
+		fmt.Fprintln(os.Stderr, "note:", goesOn(a))
 	}
 	for _, note := range summary.Notes {
 		fmt.Fprintln(os.Stderr, "note:", note)
@@ -196,5 +221,28 @@ func (c *recordingsVerifyCmd) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if a := r.Info.After; a != nil {
+		fmt.Fprintln(os.Stderr, "note:", goesOn(a))
+	}
 	return printJSON(checks)
+}
+
+type recordingsPageCmd struct {
+	target
+	Room   string `arg:"" help:"The room."`
+	Tenant string `help:"Whose the room is, where rooms have tenants."`
+}
+
+// Run prints the link.
+func (c *recordingsPageCmd) Run(ctx context.Context) error {
+	dir, err := c.dataDir()
+	if err != nil {
+		return err
+	}
+	var out struct{ URL string }
+	if err := tell(ctx, dir, "/exports/page", map[string]string{"Room": c.Room, "Tenant": c.Tenant}, &out); err != nil {
+		return err
+	}
+	fmt.Println(out.URL)
+	return nil
 }

@@ -9,44 +9,61 @@ import (
 	"os"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
+
 	"github.com/domicile/domicile/configs"
 	"github.com/domicile/domicile/control"
 	"github.com/domicile/domicile/node"
-	"github.com/domicile/domicile/node/front"
+	"github.com/domicile/domicile/node/sockets"
+	"github.com/domicile/domicile/residency"
 	"github.com/domicile/domicile/residency/identity"
 	"github.com/domicile/domicile/router"
 )
 
 type runCmd struct {
-	Config string `required:"" type:"path" help:"The node's configuration, a YAML file." placeholder:"node.yaml"`
+	Config string        `required:"" type:"path" help:"The node's configuration, a YAML file." placeholder:"node.yaml"`
+	Drain  time.Duration `default:"0s" help:"How long an upgrade (SIGUSR2) waits for the meetings on this node to end."`
 }
 
-// Run runs the node until it is told to stop.
+// Run runs the node until it is told to stop, or to become a new version.
 func (c *runCmd) Run(ctx context.Context) error {
+	upgrade, err := newUpgrader(c.Config, c.Drain)
+	if err != nil {
+		return err
+	}
+	given, err := sockets.Inherit()
+	if err != nil {
+		return err
+	}
+	defer given.Close()
 	cfg, err := loadNode(c.Config)
 	if err != nil {
 		return err
 	}
+	cfg.Sockets, upgrade.log = given, cfg.Log
+	cfg.Ready = func(node.Addresses) { tellSystemd(cfg.Log) }
 	n, err := node.New(cfg)
 	if err != nil {
 		return err
 	}
-	return n.Run(ctx)
-}
-
-type checkCmd struct {
-	Config string `required:"" type:"path" help:"The node's configuration, a YAML file." placeholder:"node.yaml"`
-}
-
-// Run checks the files and says what is wrong with them.
-func (c *checkCmd) Run() error {
-	cfg, err := loadNode(c.Config)
-	if err != nil {
+	for _, name := range given.Unused() {
+		cfg.Log.Warn("a socket was given that the configuration does not ask for", "name", name)
+	}
+	defer context.AfterFunc(ctx, given.Close)() // who connects now is refused
+	run, stop := context.WithCancel(ctx)
+	defer stop()
+	go upgrade.run(run, n, stop)
+	if err := n.Run(run); err != nil || ctx.Err() != nil {
 		return err
 	}
-	fmt.Printf("%s: node %s in %s, policy epoch %d with %d policies: all well\n",
-		c.Config, cfg.Self.Name, cfg.Self.Country, cfg.Bundle.Epoch, len(cfg.Bundle.Policies))
-	return nil
+	return upgrade.become(given)
+}
+
+// tellSystemd says that the node is up, where systemd waits for it (Type=notify).
+func tellSystemd(log *slog.Logger) {
+	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
+		log.Warn("systemd does not hear that the node is up", "error", err)
+	}
 }
 
 // loadNode reads a node's configuration and everything it refers to.
@@ -60,27 +77,50 @@ func loadNode(path string) (node.Config, error) {
 		return node.Config{}, err
 	}
 	log := logger(y.Log)
-	served, err := front.NewCertificateFiles(y.TLS.Certificate, y.TLS.Key, time.Now, log)
+	for _, w := range files.Warnings {
+		log.Error("policies do not count", "error", w)
+	}
+	served, err := certificates(y, files, log)
 	if err != nil {
 		return node.Config{}, err
 	}
 	cfg := node.Config{
 		Self: files.Node, Bundle: files.Bundle, Certificate: files.Certificate,
-		Roots: identity.Pool(files.Authorities...), ServerCertificate: served.Get,
+		Policies: node.Policies{Open: configs.PolicyOpener(files.Authorities...), Signed: files.Signed, File: y.Policy,
+			Parse: func(b []byte) (*residency.Bundle, error) { return configs.ParsePolicy("policy", b) }},
+		IdentityFiles: node.IdentityFiles{Certificate: y.Identity.Certificate, Key: y.Identity.Key},
+		Roots:         identity.Pool(files.Authorities...), Authorities: files.Authorities, ServerCertificate: served.Get, Certificates: served,
 		Mesh: node.Mesh{Join: y.Gossip.Join},
-		Listen: node.Listen{HTTPS: y.Listen.HTTPS, HTTP: y.Listen.HTTP, Media: y.Listen.Media,
-			Relay: y.Listen.Relay, Gossip: y.Listen.Gossip, Metrics: y.Listen.Metrics},
-		PublicURL: y.Public.URL, Advertise: node.Advertise{Relay: y.Public.RelayAddress, Gossip: y.Public.GossipAddress},
+		Listen: node.Listen{HTTPS: y.Listen.HTTPS, HTTP: y.Listen.HTTP, Redirect: y.Listen.HTTPRedirect, Media: y.Listen.Media,
+			Relay: y.Listen.Relay, RelayMedia: y.Listen.RelayMedia, Gossip: y.Listen.Gossip, Metrics: y.Listen.Metrics},
+		Proxies:   y.Listen.ProxyProtocol,
+		PublicURL: y.PublicURL(), Advertise: node.Advertise{Relay: y.Public.RelayAddress, Gossip: y.Public.GossipAddress},
 		City: y.Location.City, At: router.Point{Lat: y.Location.Latitude, Lon: y.Location.Longitude},
 		Capacity: y.Capacity.Attendees, Keys: control.Keys(y.APISecrets()),
+		TURN: node.TURN{Allocations: y.TURN.Allocations, PerParticipant: y.TURN.PerParticipant, PerSource: y.TURN.PerSource,
+			Bandwidth: y.TURN.MbitPerSecond * 1_000_000 / 8},
 		Geo: node.Geo{Database: y.Geo.Database, Unknown: router.Fallback(y.Geo.Unknown),
 			TrustedProxies: y.Geo.TrustedProxies, AcceptClaimed: y.Geo.AcceptClaimedAddress},
-		Page:        node.Page{Guests: y.Page.Guests, GuestsMayRecord: y.Page.GuestsMayRecord},
+		Routing:     node.Routing{Rules: files.Routing, File: y.Routing, Load: configs.LoadRouting, Parse: configs.ParseRouting},
+		Page:        node.Page{Guests: y.Page.Guests, GuestsMayRecord: y.Page.GuestsMayRecord, NoReachTest: !y.Page.ReachTest},
 		Rooms:       node.Rooms{RemoteUnmute: y.Rooms.RemoteUnmute},
-		MaxSpeakers: y.Media.MaxSpeakers,
-		DataDir:     y.DataDir, MinFree: int64(y.Recordings.MinFreeMB) * 1_000_000,
-		Log: log, Now: time.Now, Version: version,
+		MaxSpeakers: y.Media.MaxSpeakers, FanOut: y.Media.FanOut,
+		DataDir: y.DataDir, MinFree: int64(y.Recordings.MinFreeMB) * 1_000_000,
+		Copies: node.Copies{Off: !y.Recordings.Copies, Mbits: y.Recordings.CopyMbit},
+		Log:    log, Now: time.Now, Version: version,
 	}
+	if cfg.Store, cfg.Places, err = storeOf(y, files.Node); err != nil {
+		return node.Config{}, err
+	}
+	cfg.DNS = answerer(y)
+	for _, w := range y.Webhooks {
+		cfg.Webhooks = append(cfg.Webhooks, node.Webhook{URL: w.URL, APIKey: w.APIKey, Recipient: w.Recipient()})
+	}
+	if err := withBucket(&cfg, y.Recordings.Bucket); err != nil {
+		return node.Config{}, fmt.Errorf("%s: %w", path, err)
+	}
+	register := files.Bundle
+	cfg.Routing.Strangers = func(r *router.Rules) []string { return configs.Strangers(r, register) }
 	if y.Public.MediaAddress.IsValid() {
 		cfg.PublicIPs = []netip.Addr{y.Public.MediaAddress}
 	}

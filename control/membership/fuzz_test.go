@@ -3,6 +3,8 @@ package membership
 import (
 	"bytes"
 	"testing"
+
+	"github.com/hashicorp/memberlist"
 )
 
 func FuzzDecodeState(f *testing.F) {
@@ -40,4 +42,38 @@ func FuzzDecodeMessage(f *testing.F) {
 			t.Fatalf("read %x, wrote %x", b, encodeCert(der))
 		}
 	})
+}
+
+func FuzzUnpad(f *testing.F) {
+	f.Add(pad([]byte("claim"), 0))
+	f.Add([]byte{})
+	f.Add([]byte{3, 0, 0})
+	f.Add([]byte{1, 1, 'c'})
+	f.Add([]byte{255, 'c'})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		claim, err := unpad(b)
+		if err != nil {
+			return
+		}
+		if n := len(b) - len(claim); len(claim) == 0 || n < 1 || n > 1+maxPadding || bytes.ContainsFunc(b[1:n], func(r rune) bool { return r != 0 }) {
+			t.Fatalf("of %x the claim is %x", b, claim)
+		}
+	})
+}
+
+// Metadata has another length than the last, at any size of a claim that fits.
+func TestPaddingDiffers(t *testing.T) {
+	for size := 1; size < memberlist.MetaMaxSize; size++ {
+		claim, last := bytes.Repeat([]byte{7}, size), 0
+		for range 8 {
+			meta := pad(claim, last)
+			if len(meta) > memberlist.MetaMaxSize || (len(meta) == last && size < memberlist.MetaMaxSize-1) {
+				t.Fatalf("a claim of %d bytes after %d: %d", size, last, len(meta))
+			}
+			if got, err := unpad(meta); err != nil || !bytes.Equal(got, claim) {
+				t.Fatalf("%x: %x, %v", meta, got, err)
+			}
+			last = len(meta)
+		}
+	}
 }

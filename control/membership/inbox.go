@@ -19,9 +19,9 @@ const maxPeers = 1024
 
 // peer is a node as gossip tells of it: nothing here is verified.
 type peer struct {
-	name string
-	addr netip.AddrPort
-	meta []byte
+	name  string
+	addr  netip.AddrPort
+	claim []byte
 }
 
 // mail is what came in since the inbox was last emptied.
@@ -37,8 +37,9 @@ type mail struct {
 // loop: it verifies nothing, sends nothing, never blocks. What does not fit is
 // dropped and comes again: claims by gossip, certificates and wants by asking.
 type inbox struct {
-	self string
-	wake chan struct{} // holds one: there is mail
+	self  string
+	atlas *atlas
+	wake  chan struct{} // holds one: there is mail
 
 	// What we say, put here by the loop.
 	meta  atomic.Pointer[[]byte]
@@ -60,7 +61,7 @@ var (
 )
 
 func newInbox(self string) *inbox {
-	return &inbox{self: self, wake: make(chan struct{}, 1),
+	return &inbox{self: self, atlas: newAtlas(), wake: make(chan struct{}, 1),
 		mail: mail{peers: map[string]peer{}, conflicts: map[string]netip.AddrPort{}}}
 }
 
@@ -123,7 +124,11 @@ func (in *inbox) NotifyJoin(n *memberlist.Node) {
 	if n.Name == in.self {
 		return
 	}
-	p := peer{name: n.Name, addr: addrOf(n), meta: slices.Clone(n.Meta)}
+	claim, err := unpad(n.Meta)
+	if err != nil {
+		in.dropped.Add(1) // the node is listed with an empty claim, and refused for it
+	}
+	p := peer{name: n.Name, addr: addrOf(n), claim: slices.Clone(claim)}
 	in.put(func() { in.peers[p.name] = p })
 }
 
@@ -132,6 +137,7 @@ func (in *inbox) NotifyUpdate(n *memberlist.Node) { in.NotifyJoin(n) }
 
 // NotifyLeave notes a node that left or died.
 func (in *inbox) NotifyLeave(n *memberlist.Node) {
+	in.atlas.forget(n.Name)
 	in.put(func() { delete(in.peers, n.Name) })
 }
 

@@ -53,6 +53,13 @@ type Config struct {
 	// announced as it is, and refused by others where the certificate differs.
 	Claim func() identity.Claim
 
+	// Linked reports whether this node has a link to a member now, on which the
+	// member has shown its certificate. Whoever holds the gossip key can say that a
+	// member is dead, or be a second node of its name; a link is better evidence,
+	// and as long as it is up, the member stays. Optional: without it gossip is
+	// believed. Call Announce when a link ends. It must not block.
+	Linked func(residency.NodeName) bool
+
 	// AnnounceEvery is the longest time for which an unchanged claim stands
 	// before it is signed anew. Optional; the default is 15 s. Others drop a
 	// claim four times as old, plus what clocks may differ, so all nodes of a
@@ -100,6 +107,7 @@ const (
 	RuleClock       = "clock"          // its claim is too old, or from the future
 	RuleReplay      = "replay"         // a newer claim of it is known
 	RuleConflict    = "conflict"       // a second node uses the name
+	RuleSuspicion   = "suspicion"      // gossip has it dead, and its link is up
 )
 
 // Snapshot is the mesh at one moment. It is immutable.
@@ -133,11 +141,12 @@ func (s *Snapshot) Candidates() []router.Candidate {
 // Mesh is this node's view of the mesh.
 type Mesh struct {
 	// Static after construction.
-	cfg  Config
-	cert *x509.Certificate
-	key  crypto.Signer
-	log  *slog.Logger
-	in   *inbox
+	cfg Config
+	log *slog.Logger
+	in  *inbox
+
+	// Written by Renew, emptied by Run's loop.
+	renewal atomic.Pointer[credentials]
 
 	// Written by Run's loop, read by anybody.
 	snapshot atomic.Pointer[Snapshot]
@@ -145,8 +154,13 @@ type Mesh struct {
 	running  atomic.Bool
 
 	// Owned by Run's loop.
+	cert    *x509.Certificate
+	key     crypto.Signer
 	roster  *roster
 	self    Member
+	claim   []byte // signed
+	repeats int    // of the claim, still to come
+	repeat  *time.Timer
 	others  []Member // as last judged
 	refused []Refusal
 }
@@ -156,29 +170,31 @@ func New(cfg Config) (*Mesh, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	if cfg.Linked == nil {
+		cfg.Linked = func(residency.NodeName) bool { return false }
+	}
 	if cfg.AnnounceEvery == 0 {
 		cfg.AnnounceEvery = defaultAnnounceEvery
 	}
 	if err := cfg.check(); err != nil {
 		return nil, fmt.Errorf("configure membership: %w", err)
 	}
-	cert, node, err := identity.Verify(cfg.Certificate.Certificate[0], cfg.Roots, cfg.Now())
+	own, err := cfg.credentials(&cfg.Certificate)
 	if err != nil {
-		return nil, fmt.Errorf("configure membership: own certificate: %w", err)
+		return nil, fmt.Errorf("configure membership: %w", err)
 	}
-	key, ok := cfg.Certificate.PrivateKey.(crypto.Signer)
-	if !ok {
-		return nil, fmt.Errorf("configure membership: a private key of type %T cannot sign", cfg.Certificate.PrivateKey)
-	}
+	cert, node, key := own.cert, own.node, own.key
 	if cfg.Self.Name != node.Name || cfg.Self.Country != node.Country {
 		return nil, fmt.Errorf("configure membership: node %q in %s: the certificate is that of %q in %s", cfg.Self.Name, cfg.Self.Country, node.Name, node.Country)
 	}
 	m := &Mesh{
 		cfg: cfg, cert: cert, key: key, log: cfg.Log, in: newInbox(string(node.Name)),
 		changes: make(chan struct{}, 1),
-		roster:  newRoster(string(node.Name), cfg.Roots, cfg.AnnounceEvery),
+		roster:  newRoster(string(node.Name), cfg.Roots, cfg.AnnounceEvery, cfg.Linked),
 		self:    Member{Node: node, Cert: cert},
 	}
+	m.repeat = time.NewTimer(0)
+	m.repeat.Stop()
 	m.snapshot.Store(&Snapshot{Self: m.self, Members: []Member{m.self}})
 	return m, nil
 }

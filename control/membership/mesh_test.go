@@ -179,7 +179,10 @@ func TestStolenNameIsRefused(t *testing.T) {
 
 	// Somebody else's claim, word for word, from an address of one's own.
 	b := start(t, ca, nyc, nil, nil)
-	meta := b.in.NodeMeta(memberlist.MetaMaxSize)
+	meta, err := unpad(b.in.NodeMeta(memberlist.MetaMaxSize))
+	if err != nil {
+		t.Fatal(err)
+	}
 	y := impersonate(t, "nyc")
 	y.say(meta, b.cfg.Certificate)
 	y.join(t, a)
@@ -281,7 +284,10 @@ func TestGossipCarriesNodesNotPeople(t *testing.T) {
 	}
 	ca := newCA(t)
 	a := start(t, ca, fra, nil, nil)
-	meta := a.in.NodeMeta(memberlist.MetaMaxSize)
+	meta, err := unpad(a.in.NodeMeta(memberlist.MetaMaxSize)) // zeros before the claim
+	if err != nil {
+		t.Fatal(err)
+	}
 	c, err := identity.VerifyClaim(meta, a.cert) // reads all of it, or fails
 	if err != nil {
 		t.Fatal(err)
@@ -342,5 +348,64 @@ func TestRunTwiceAndOnATakenPort(t *testing.T) {
 	}
 	if err := m.Run(t.Context()); err == nil || !strings.Contains(err.Error(), c.Bind.String()) {
 		t.Errorf("Run on a taken port: %v", err)
+	}
+}
+
+// Claims of one length that change at once all arrive, without waiting for the next
+// time they are announced anyway.
+func TestClaimsThatChangeAtOnceArrive(t *testing.T) {
+	ca := newCA(t)
+	var epochs [2]atomic.Uint64
+	claim := func(i int) func(c *Config) {
+		return func(c *Config) {
+			c.Claim = func() identity.Claim { return identity.Claim{Epoch: residency.Epoch(epochs[i].Load())} }
+		}
+	}
+	a := start(t, ca, fra, nil, claim(0))
+	b := start(t, ca, waw, a.addr(), claim(1))
+	knows := func(r *running, name residency.NodeName, epoch uint64) {
+		t.Helper()
+		begin := time.Now()
+		r.await(t, "the claim arrives", func(s *Snapshot) bool { m, ok := s.Member(name); return ok && m.Epoch == residency.Epoch(epoch) })
+		if took := time.Since(begin); took > 5*time.Second {
+			t.Fatalf("the claim of %s took %s", name, took)
+		}
+	}
+	for i := uint64(2); i < 30; i += 2 {
+		epochs[0].Store(i)
+		a.Announce()
+		knows(b, "fra", i) // so it has been sent, and waits to be sent again
+		for j, r := range []*running{a, b} {
+			epochs[j].Store(i + 1)
+			r.Announce()
+		}
+		knows(b, "fra", i+1)
+		knows(a, "waw", i+1)
+	}
+}
+
+// A node that renews its certificate stays a member for the others, who judge it by
+// the new one from then on; another node's certificate is not taken.
+func TestRenewedCertificateIsAnnounced(t *testing.T) {
+	ca := newCA(t)
+	a := start(t, ca, fra, nil, nil)
+	b := start(t, ca, waw, a.addr(), nil)
+	b.await(t, "fra is a member", func(s *Snapshot) bool { _, ok := s.Member("fra"); return ok })
+	next := issue(t, ca, fra, time.Now().Add(-time.Minute), time.Now().Add(2*time.Hour))
+	if err := a.Renew(next); err != nil {
+		t.Fatal(err)
+	}
+	b.await(t, "fra is judged by its new certificate", func(s *Snapshot) bool {
+		m, ok := s.Member("fra")
+		if !ok {
+			t.Fatal("fra was no member for a moment")
+		}
+		return m.Cert.Equal(next.Leaf) && m.Node.NotAfter.Equal(next.Leaf.NotAfter)
+	})
+	if n := b.log.count("node left"); n != 0 {
+		t.Error("fra was logged as gone")
+	}
+	if err := a.Renew(issueNow(t, ca, waw)); err == nil || !strings.Contains(err.Error(), "the name is") {
+		t.Errorf("another node's certificate: %v", err)
 	}
 }

@@ -4,6 +4,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+
+	"github.com/hashicorp/memberlist"
 
 	"github.com/domicile/domicile/residency"
 )
@@ -12,6 +15,7 @@ import (
 // are too large for metadata, so they travel with the push/pull state and, where
 // a claim refers to one that is not known yet, on demand. Numbers are big-endian.
 //
+//	metadata:     1 n | n zeros | claim
 //	state:        1 version | 2 count | count × ( 2 length | DER )
 //	want:         1 kind=1 | 32 fingerprint | name of who asks
 //	certificate:  1 kind=2 | DER
@@ -22,6 +26,9 @@ const (
 
 	fingerprintSize = 32
 
+	// maxPadding bounds the zeros before a claim.
+	maxPadding = 63
+
 	// maxCertificate bounds a certificate; a node's has about 800 bytes.
 	maxCertificate = 4096
 	// maxCertificates bounds those in one state: the mesh is made for tens.
@@ -30,6 +37,38 @@ const (
 
 // fingerprint is the SHA-256 of a certificate's DER form.
 type fingerprint = [fingerprintSize]byte
+
+// pad makes metadata of a claim: of another length than last, and most likely of
+// another than what other nodes gossip at the same time. Claims of a mesh are of one
+// length, and memberlist's queue loses messages of one length: it tells those that
+// were sent equally often apart by a number that counts from 1 again whenever the
+// queue is empty for a moment, also while it replaces or holds back its only message
+// (v0.7.0, queue.go, deleteItem and addItem). What it lost so deletes others in turn,
+// and the mesh learnt of a change by push/pull alone, 15 s later.
+func pad(claim []byte, last int) []byte {
+	most := max(0, min(maxPadding, memberlist.MetaMaxSize-1-len(claim)))
+	n := rand.IntN(most + 1)
+	if 1+n+len(claim) == last && most > 0 {
+		n = (n + 1) % (most + 1)
+	}
+	b := make([]byte, 1+n, 1+n+len(claim))
+	b[0] = byte(n)
+	return append(b, claim...)
+}
+
+// unpad returns the claim in metadata, a slice of it.
+func unpad(meta []byte) ([]byte, error) {
+	if len(meta) == 0 || int(meta[0]) > maxPadding || len(meta) <= 1+int(meta[0]) {
+		return nil, fmt.Errorf("read metadata: %d bytes: want a length, as many zeros, a claim", len(meta))
+	}
+	zeros, claim := meta[1:1+int(meta[0])], meta[1+int(meta[0]):]
+	for _, z := range zeros {
+		if z != 0 {
+			return nil, errors.New("read metadata: something stands where zeros belong")
+		}
+	}
+	return claim, nil
+}
 
 // encodeState writes certificates for push/pull, as many as are allowed.
 func encodeState(ders [][]byte) []byte {

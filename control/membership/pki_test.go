@@ -11,14 +11,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hashicorp/memberlist"
-	"go.uber.org/goleak"
-
+	"github.com/domicile/domicile/internal/leaks"
 	"github.com/domicile/domicile/residency"
 	"github.com/domicile/domicile/residency/identity"
+	"github.com/hashicorp/memberlist"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 var (
 	goodKey  = []byte("0123456789abcdef0123456789abcdef")
@@ -252,6 +251,7 @@ func (i *impostor) say(meta []byte, certs ...tls.Certificate) {
 		ders = append(ders, c.Certificate[0])
 	}
 	state := encodeState(ders)
+	meta = pad(meta, 0)
 	i.in.meta.Store(&meta)
 	i.in.state.Store(&state)
 	_ = i.list.UpdateNode(time.Nanosecond)

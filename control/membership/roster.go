@@ -16,9 +16,11 @@ import (
 )
 
 const (
-	// maxSkew is what the clocks of two nodes may differ. NTP keeps them within
-	// milliseconds; a minute is a broken one.
-	maxSkew = time.Minute
+	// maxSkew is what the clocks of two nodes may differ: each may be ten minutes wrong,
+	// one this way and the other that, which a machine without NTP is after months, and
+	// whoever is the last to have a meeting does not lose it for that. It bounds how old a claim may be that nobody
+	// here has seen before. How long a known one stands is timed by the own clock alone.
+	maxSkew = 21 * time.Minute
 
 	// staleFactor is how many announcements in a row may get lost before a claim
 	// counts as old.
@@ -39,9 +41,11 @@ const (
 // roster judges peers: gossip and certificates go in, members and refusals come
 // out. It performs no I/O and reads no clock; Run's loop owns it.
 type roster struct {
-	self  string
-	roots *x509.CertPool
-	fresh time.Duration // age at which a claim is old
+	self   string
+	roots  *x509.CertPool
+	stands time.Duration                 // how long a claim counts after it came
+	fresh  time.Duration                 // age at which one that nobody here has seen is old, and one that was is forgotten
+	linked func(residency.NodeName) bool // see Config
 
 	peers     map[string]peer
 	certs     map[fingerprint][]byte // DER, unverified; only those that a peer's claim refers to
@@ -49,12 +53,13 @@ type roster struct {
 	refused   map[string]Refusal
 	waiting   map[string]time.Time // since when a peer's certificate is missing
 	asked     map[string]time.Time // when it was last asked for
+	missed    map[string]time.Time // since when gossip has lost a member whose link is up
 	conflicts map[string]conflict
 }
 
 // accepted is a claim that verified.
 type accepted struct {
-	meta   []byte
+	claim  []byte
 	member Member
 }
 
@@ -78,12 +83,13 @@ type ask struct {
 	cert fingerprint
 }
 
-func newRoster(self string, roots *x509.CertPool, announceEvery time.Duration) *roster {
+func newRoster(self string, roots *x509.CertPool, announceEvery time.Duration, linked func(residency.NodeName) bool) *roster {
 	return &roster{
-		self: self, roots: roots, fresh: staleFactor*announceEvery + maxSkew,
+		linked: linked,
+		self:   self, roots: roots, stands: staleFactor * announceEvery, fresh: staleFactor*announceEvery + maxSkew,
 		peers: map[string]peer{}, certs: map[fingerprint][]byte{}, accepted: map[string]accepted{},
 		refused: map[string]Refusal{}, waiting: map[string]time.Time{}, asked: map[string]time.Time{},
-		conflicts: map[string]conflict{},
+		conflicts: map[string]conflict{}, missed: map[string]time.Time{},
 	}
 }
 
@@ -92,7 +98,7 @@ func (r *roster) take(in mail, now time.Time) {
 	r.peers = in.peers
 	needed := map[fingerprint]bool{}
 	for _, p := range r.peers {
-		if c, err := identity.PeekClaim(p.meta); err == nil {
+		if c, err := identity.PeekClaim(p.claim); err == nil {
 			needed[c.CertFingerprint] = true
 		}
 	}
@@ -117,6 +123,7 @@ func (r *roster) forget(now time.Time) {
 	for name, a := range r.accepted {
 		if _, here := r.peers[name]; !here && now.Sub(a.member.Claim.Issued) > r.fresh {
 			delete(r.accepted, name)
+			delete(r.missed, name)
 		}
 	}
 	for name := range r.waiting {
@@ -138,6 +145,9 @@ func (r *roster) judge(now time.Time) verdict {
 	refused := map[string]Refusal{}
 	for name, p := range r.peers {
 		member, ask, no := r.judgePeer(p, now)
+		if member == nil {
+			member = r.held(name, now)
+		}
 		if member != nil {
 			v.members = append(v.members, *member)
 		}
@@ -148,6 +158,21 @@ func (r *roster) judge(now time.Time) verdict {
 			refused[name] = *no
 		}
 	}
+	for name := range r.accepted {
+		if _, here := r.peers[name]; here {
+			delete(r.missed, name)
+			continue
+		}
+		member := r.held(name, now)
+		if member == nil {
+			delete(r.missed, name)
+			continue
+		}
+		v.members = append(v.members, *member)
+		if r.missedFor(name, now) >= patience {
+			refused[name] = Refusal{Rule: RuleSuspicion, Reason: fmt.Sprintf("gossip says that node %q is gone, but the link to it is up", name)}
+		}
+	}
 	for name, c := range r.conflicts {
 		if _, already := refused[name]; !already {
 			refused[name] = Refusal{Rule: RuleConflict, Reason: fmt.Sprintf("a second node at %s uses the name %q", c.at, name)}
@@ -156,6 +181,27 @@ func (r *roster) judge(now time.Time) verdict {
 	v.refused, v.news = r.settle(refused, now)
 	slices.SortFunc(v.members, func(a, b Member) int { return cmp.Compare(a.Node.Name, b.Node.Name) })
 	return v
+}
+
+// held returns the member that had a name before gossip told otherwise, as long
+// as the link to it is up and its last claim stands; nil if there is none.
+func (r *roster) held(name string, now time.Time) *Member {
+	last, known := r.accepted[name]
+	if !known || !r.linked(residency.NodeName(name)) {
+		return nil
+	}
+	m, _, _ := r.stillGood(last.member, now)
+	return m
+}
+
+// missedFor is how long gossip has lost a member whose link is up. A node that
+// leaves ends both, one after the other.
+func (r *roster) missedFor(name string, now time.Time) time.Duration {
+	since, known := r.missed[name]
+	if !known {
+		since, r.missed[name] = now, now
+	}
+	return now.Sub(since)
 }
 
 // settle dates the refusals and finds those that are new. One that goes on for
@@ -184,10 +230,10 @@ func (r *roster) settle(refused map[string]Refusal, now time.Time) (all, news []
 // refers to a renewed certificate that is still on its way.
 func (r *roster) judgePeer(p peer, now time.Time) (*Member, *ask, *Refusal) {
 	last, known := r.accepted[p.name]
-	if known && bytes.Equal(last.meta, p.meta) && last.member.Gossip == p.addr {
+	if known && bytes.Equal(last.claim, p.claim) && last.member.Gossip == p.addr {
 		return r.stillGood(last.member, now)
 	}
-	claim, err := identity.PeekClaim(p.meta)
+	claim, err := identity.PeekClaim(p.claim)
 	if err != nil {
 		return refuse(RuleMetadata, "%v", err)
 	}
@@ -210,7 +256,7 @@ func (r *roster) judgePeer(p peer, now time.Time) (*Member, *ask, *Refusal) {
 			stamp(member.Claim.Issued), stamp(last.member.Claim.Issued))
 		return m, nil, no
 	}
-	r.accepted[p.name] = accepted{meta: p.meta, member: *member}
+	r.accepted[p.name] = accepted{claim: p.claim, member: *member}
 	return member, nil, nil
 }
 
@@ -223,7 +269,7 @@ func (r *roster) verify(p peer, der []byte, now time.Time) (*Member, *Refusal) {
 	if err != nil {
 		return no(RuleCertificate, "%v", err)
 	}
-	claim, err := identity.VerifyClaim(p.meta, cert)
+	claim, err := identity.VerifyClaim(p.claim, cert)
 	if err != nil {
 		return no(RuleClaim, "%v", err)
 	}
@@ -247,8 +293,8 @@ func (r *roster) stillGood(m Member, now time.Time) (*Member, *ask, *Refusal) {
 	if !m.Node.ValidAt(now) {
 		return refuse(RuleCertificate, "its certificate is valid from %s to %s", stamp(m.Node.NotBefore), stamp(m.Node.NotAfter))
 	}
-	if late := r.clock(m.Claim, now); late != "" {
-		return refuse(RuleClock, "%s", late)
+	if now.Sub(m.Seen) > r.stands {
+		return refuse(RuleClock, "its last claim came at %s, more than %v ago: it hangs", stamp(m.Seen), r.stands)
 	}
 	return &m, nil, nil
 }

@@ -24,7 +24,7 @@ type court struct {
 
 func newCourt(ca *identity.CA) *court {
 	// Claims travel in milliseconds.
-	return &court{newRoster("fra", ca.Pool(), defaultAnnounceEvery), time.Now().Truncate(time.Millisecond)}
+	return &court{newRoster("fra", ca.Pool(), defaultAnnounceEvery, func(residency.NodeName) bool { return false }), time.Now().Truncate(time.Millisecond)}
 }
 
 // hear judges one peer, nyc, by its metadata and the certificates that came.
@@ -33,7 +33,7 @@ func (c *court) hear(meta []byte, certs ...tls.Certificate) verdict {
 }
 
 func (c *court) hearFrom(addr netip.AddrPort, meta []byte, certs ...tls.Certificate) verdict {
-	in := mail{peers: map[string]peer{"nyc": {name: "nyc", addr: addr, meta: meta}}}
+	in := mail{peers: map[string]peer{"nyc": {name: "nyc", addr: addr, claim: meta}}}
 	for _, cert := range certs {
 		in.certs = append(in.certs, cert.Certificate[0])
 	}
@@ -96,7 +96,7 @@ func TestSilentNodeFallsOut(t *testing.T) {
 	cert := issueNow(t, ca, nyc)
 	meta := claimOf(t, cert, nycAddr, c.now, nil)
 	expect(t, c.hear(meta, cert), "member nyc")
-	c.now = c.now.Add(staleFactor*defaultAnnounceEvery + maxSkew)
+	c.now = c.now.Add(staleFactor * defaultAnnounceEvery)
 	expect(t, c.hear(meta), "member nyc")
 	c.now = c.now.Add(time.Second)
 	expect(t, c.hear(meta), "refused nyc: clock, log nyc: clock")
@@ -112,6 +112,24 @@ func TestClocksThatDiffer(t *testing.T) {
 		c := newCourt(ca)
 		cert := issueNow(t, ca, nyc)
 		expect(t, c.hear(claimOf(t, cert, nycAddr, c.now.Add(ahead), nil), cert), want)
+	}
+}
+
+// Two nodes whose clocks are wrong by ten minutes, even one this way and the other that, stay members of each other, and the one
+// that hangs falls out as soon as any other.
+func TestTenMinutesWrong(t *testing.T) {
+	ca := newCA(t)
+	for _, ahead := range []time.Duration{10 * time.Minute, -10 * time.Minute, 20 * time.Minute, -20 * time.Minute} {
+		c := newCourt(ca)
+		cert := issueNow(t, ca, nyc)
+		var meta []byte
+		for range 20 {
+			meta = claimOf(t, cert, nycAddr, c.now.Add(ahead), nil)
+			expect(t, c.hear(meta, cert), "member nyc")
+			c.now = c.now.Add(defaultAnnounceEvery)
+		}
+		c.now = c.now.Add(staleFactor * defaultAnnounceEvery)
+		expect(t, c.hear(meta), "refused nyc: clock, log nyc: clock")
 	}
 }
 
@@ -271,5 +289,39 @@ func TestInboxIsBounded(t *testing.T) {
 	got := in.empty()
 	if len(got.certs) != maxCertificates || len(got.wants) != maxCertificates || in.dropped.Load() != maxCertificates {
 		t.Errorf("%d certificates, %d wants, %d dropped", len(got.certs), len(got.wants), in.dropped.Load())
+	}
+}
+
+// What gossip says against a member counts for nothing while the link to it is
+// up: that it is dead, that it is elsewhere, that it has another name.
+func TestLinkedMembersAreHeld(t *testing.T) {
+	ca := newCA(t)
+	cert, other := issueNow(t, ca, nyc), issueNow(t, ca, waw)
+	elsewhere := netip.MustParseAddrPort("203.0.113.9:7946")
+	for _, linked := range []bool{true, false} {
+		c := newCourt(ca)
+		c.linked = func(residency.NodeName) bool { return linked }
+		meta := claimOf(t, cert, nycAddr, c.now, nil)
+		wants := func(what string, v verdict, held, alone string) {
+			t.Helper()
+			want := alone
+			if linked {
+				want = held
+			}
+			if got := say(v); got != want {
+				t.Errorf("%s, linked %v: %q, want %q", what, linked, got, want)
+			}
+		}
+		wants("at first", c.hear(meta, cert), "member nyc", "member nyc")
+		wants("a second node repeats its claim", c.hearFrom(elsewhere, meta, cert),
+			"member nyc, refused nyc: address, log nyc: address", "refused nyc: address, log nyc: address")
+		wants("a second node has a certificate of its own", c.hearFrom(elsewhere, claimOf(t, other, elsewhere, c.now, nil), other),
+			"member nyc, refused nyc: name, log nyc: name", "refused nyc: name, log nyc: name")
+		gone := func() verdict { c.take(mail{}, c.now); return c.judge(c.now) }
+		wants("gossip has it dead", gone(), "member nyc", "")
+		c.now = c.now.Add(patience)
+		wants("and still", gone(), "member nyc, refused nyc: suspicion, log nyc: suspicion", "")
+		c.now = c.now.Add(c.fresh)
+		wants("its claim is old", gone(), "", "")
 	}
 }

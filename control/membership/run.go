@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -26,6 +27,12 @@ const (
 	// loadStep is the change of load that is worth a new claim.
 	loadStep = 0.05
 
+	// maxRepeats and repeatAfter have a changed claim gossiped again, under a new
+	// incarnation: for what is lost on the way, and see pad. By chance, so that nodes
+	// that began at once do not go on at once.
+	maxRepeats  = 2
+	repeatAfter = 400 * time.Millisecond // what gossip takes for a message; twice this at most
+
 	// leaveTimeout is how long a leave waits until it has been gossiped.
 	leaveTimeout = time.Second
 
@@ -45,6 +52,8 @@ func (m *Mesh) Run(ctx context.Context) error {
 	if err := m.sign(m.cfg.Claim(), m.cfg.Now()); err != nil {
 		return fmt.Errorf("run membership: %w", err)
 	}
+	meta := pad(m.claim, 0)
+	m.in.meta.Store(&meta)
 	m.in.state.Store(certificates(m.self, nil))
 	conf, err := listConfig(m.cfg, m.in)
 	if err != nil {
@@ -94,6 +103,8 @@ func (m *Mesh) loop(ctx context.Context, list *memberlist.Memberlist, sends *err
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
+		case <-m.repeat.C:
+			m.doRepeat(list)
 		case <-m.in.wake:
 		}
 	}
@@ -101,6 +112,7 @@ func (m *Mesh) loop(ctx context.Context, list *memberlist.Memberlist, sends *err
 
 // doAnnounce signs and gossips the claim if it has changed or grown old.
 func (m *Mesh) doAnnounce(list *memberlist.Memberlist, now time.Time) {
+	m.doRenew()
 	c := m.cfg.Claim()
 	if !differs(m.complete(c), m.self.Claim) && now.Sub(m.self.Claim.Issued) < m.cfg.AnnounceEvery {
 		return
@@ -109,10 +121,26 @@ func (m *Mesh) doAnnounce(list *memberlist.Memberlist, now time.Time) {
 		m.log.Error("cannot announce this node", "error", err)
 		return
 	}
-	// UpdateNode queues the claim and then waits until it has left, which the
-	// loop must not; that the wait ends early is no failure.
-	_ = list.UpdateNode(time.Nanosecond)
+	m.repeats = maxRepeats
+	m.broadcast(list)
 	m.publish()
+}
+
+// doRepeat gossips an unchanged claim again.
+func (m *Mesh) doRepeat(list *memberlist.Memberlist) {
+	m.repeats--
+	m.broadcast(list)
+}
+
+// broadcast has the claim gossiped. UpdateNode queues it and then waits until it has
+// left, which the loop must not; that the wait ends early is no failure.
+func (m *Mesh) broadcast(list *memberlist.Memberlist) {
+	meta := pad(m.claim, len(*m.in.meta.Load()))
+	m.in.meta.Store(&meta)
+	_ = list.UpdateNode(time.Nanosecond)
+	if m.repeats > 0 {
+		m.repeat.Reset(repeatAfter + rand.N(repeatAfter))
+	}
 }
 
 // complete fills in what the certificate and gossip know better than the caller.
@@ -138,7 +166,7 @@ func (m *Mesh) sign(c identity.Claim, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	m.in.meta.Store(&b)
+	m.claim = b
 	m.self.Claim, m.self.Seen = c, now
 	m.self.RelayAddr, m.self.URL, m.self.Load, m.self.Epoch = c.RelayAddr, c.URL, c.Load, c.Epoch
 	m.self.At.Lat, m.self.At.Lon = c.Latitude, c.Longitude

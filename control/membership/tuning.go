@@ -70,7 +70,7 @@ func listConfig(cfg Config, in *inbox) (*memberlist.Config, error) {
 	c.AwarenessMaxMultiplier = awarenessMax
 	c.GossipInterval, c.PushPullInterval = gossipInterval, pushPullInterval
 	c.TCPTimeout, c.DeadNodeReclaimTime = streamTimeout, reclaimAfter
-	c.Delegate, c.Events, c.Alive, c.Conflict = in, in, in, in
+	c.Delegate, c.Events, c.Alive, c.Conflict, c.Ping = in, in, in, in, in.atlas
 	c.Logger = slog.NewLogLogger(cfg.Log.Handler().WithAttrs([]slog.Attr{slog.String("from", "memberlist")}), slog.LevelDebug)
 	return c, nil
 }

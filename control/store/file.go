@@ -3,17 +3,14 @@ package store
 import (
 	"context"
 	"database/sql"
-	"embed"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
 	"time"
 
-	"github.com/pressly/goose/v3"
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
 )
@@ -24,14 +21,12 @@ var (
 		"restore it from a backup, or move it and its -wal file away to start with no rooms")
 	ErrLocked = errors.New("another process has the file open: " +
 		"stop the node that uses this data directory, or give this one its own")
+	ErrNewer = errors.New("a newer version has written it: run the newer program")
 )
 
 // lockWait is how long Open waits for another process to let go of the file,
 // such as a node that is just shutting down.
 const lockWait = time.Second
-
-//go:embed migrations/*.sql
-var migrationFiles embed.FS
 
 // prepareFile creates the file readable to its owner alone, or takes others'
 // rights to an existing one away. SQLite gives its journal the same mode. fresh
@@ -93,8 +88,9 @@ func checkNoJournal(path string) error {
 }
 
 // checkFile reads the whole file through a connection that cannot write to it,
-// so that a damaged one is left as it was found for whoever mends it.
-func checkFile(ctx context.Context, path string) (err error) {
+// so that a damaged one is left as it was found for whoever mends it. One that is
+// sealed is refused without its key, for which a new one would be no help.
+func checkFile(ctx context.Context, path string, haveKey bool) (err error) {
 	db, err := sql.Open("sqlite", dsn(path, url.Values{"mode": {"ro"}}))
 	if err != nil {
 		return err
@@ -107,6 +103,13 @@ func checkFile(ctx context.Context, path string) (err error) {
 	}
 	if verdict != "ok" {
 		return fmt.Errorf("%w (%s)", ErrCorrupt, verdict)
+	}
+	var tables int
+	if err := db.QueryRowContext(ctx, `SELECT count(*) FROM sqlite_schema WHERE name = 'about'`).Scan(&tables); err != nil {
+		return err
+	}
+	if tables > 0 && !haveKey {
+		return ErrNoKey
 	}
 	return nil
 }
@@ -145,31 +148,6 @@ func dsn(path string, options url.Values) string {
 	options["_pragma"] = append([]string{fmt.Sprintf("busy_timeout(%d)", lockWait.Milliseconds())}, options["_pragma"]...)
 	u := url.URL{Scheme: "file", Path: abs, RawQuery: options.Encode()}
 	return u.String()
-}
-
-// migrate runs the migrations that the file has not seen and counts them. A file
-// written by a newer version is refused: its tables may not be what we expect.
-func migrate(ctx context.Context, db *sql.DB) (int, error) {
-	dir, err := fs.Sub(migrationFiles, "migrations")
-	if err != nil {
-		return 0, fmt.Errorf("migrate: %w", err)
-	}
-	p, err := goose.NewProvider(goose.DialectSQLite3, db, dir, goose.WithDisableGlobalRegistry(true))
-	if err != nil {
-		return 0, fmt.Errorf("migrate: %w", err)
-	}
-	have, want, err := p.GetVersions(ctx)
-	if err != nil {
-		return 0, fmt.Errorf("migrate: %w", err)
-	}
-	if have > want {
-		return 0, fmt.Errorf("migrate: the file has version %d, this program knows %d: run the newer program", have, want)
-	}
-	done, err := p.Up(ctx)
-	if err != nil {
-		return 0, fmt.Errorf("migrate: %w", err)
-	}
-	return len(done), nil
 }
 
 // explain adds the hint to SQLite's errors about the file itself.

@@ -21,19 +21,26 @@ type Column struct {
 	Class       residency.Class
 	Retention   Retention
 	Personal    bool // may name or describe a person
+	Sealed      bool // readable with the origin's key alone
 }
 
 // Columns lists every column of the store. What is not in it may not be stored.
 func Columns() []Column {
 	return []Column{
-		{Table: "room", Name: "name", Class: residency.ClassMetadata, Retention: WithRoom, Personal: true},
+		{Table: "room", Name: "handle", Class: residency.ClassMetadata, Retention: WithRoom},
 		{Table: "room", Name: "sid", Class: residency.ClassMetadata, Retention: WithRoom},
-		{Table: "room", Name: "policy", Class: residency.ClassMetadata, Retention: WithRoom},
-		{Table: "room", Name: "metadata", Class: residency.ClassMetadata, Retention: WithRoom, Personal: true},
-		{Table: "room", Name: "empty_timeout", Class: residency.ClassMetadata, Retention: WithRoom},
-		{Table: "room", Name: "departure_timeout", Class: residency.ClassMetadata, Retention: WithRoom},
-		{Table: "room", Name: "max_participants", Class: residency.ClassMetadata, Retention: WithRoom},
-		{Table: "room", Name: "created", Class: residency.ClassMetadata, Retention: WithRoom},
+		{Table: "room", Name: "sealed", Class: residency.ClassMetadata, Retention: WithRoom, Personal: true, Sealed: true},
+
+		// What a shared database is still to be told: in the file alone.
+		{Table: "pending", Name: "seq", Class: residency.ClassMetadata, Retention: WithRoom},
+		{Table: "pending", Name: "handle", Class: residency.ClassMetadata, Retention: WithRoom},
+		{Table: "pending", Name: "sid", Class: residency.ClassMetadata, Retention: WithRoom},
+		{Table: "pending", Name: "gone", Class: residency.ClassMetadata, Retention: WithRoom},
+		{Table: "pending", Name: "sealed", Class: residency.ClassMetadata, Retention: WithRoom, Personal: true, Sealed: true},
+
+		// By which key and database they are known.
+		{Table: "about", Name: "name", Class: residency.ClassMetadata, Retention: WithFile},
+		{Table: "about", Name: "value", Class: residency.ClassMetadata, Retention: WithFile},
 
 		// Which migrations the file has seen, kept by goose.
 		{Table: "goose_db_version", Name: "id", Class: residency.ClassMetadata, Retention: WithFile},

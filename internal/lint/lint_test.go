@@ -153,7 +153,7 @@ func TestImportsRunOneWayControl(t *testing.T) {
 		{"node/sfu", "log/slog", true},
 		{"node/rtc", "github.com/livekit/protocol/livekit", true},
 		{"node/signal", "github.com/livekit/protocol/livekit", false},
-		{"node", "github.com/pion/turn/v4", true},
+		{"node", "github.com/pion/turn/v5", true},
 	}
 	for _, tt := range tests {
 		got := badImports(pkg{ImportPath: module + "/" + tt.pkg, Imports: []string{tt.path}})
@@ -235,6 +235,39 @@ func TestPureCoresReadNoClock(t *testing.T) {
 			for _, b := range impurities(fset, f) {
 				t.Errorf("%s; package %s is pure: its callers pass `now` and own the goroutines", b, p.name())
 			}
+		}
+	}
+}
+
+// TestCoresStartNoGoroutine holds the packages that make test does not race to what
+// it says of them.
+func TestCoresStartNoGoroutine(t *testing.T) {
+	rules, err := os.ReadFile("../../Makefile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, list, _ := strings.Cut(string(rules), "\ncores = ")
+	list, _, _ = strings.Cut(list, "\nraced = ")
+	cores := strings.Fields(strings.ReplaceAll(list, "\\\n", " "))
+	if len(cores) < 10 {
+		t.Fatalf("the cores of the Makefile: %q", cores)
+	}
+	for _, p := range packages(t) {
+		if !slices.Contains(cores, "./"+p.name()) {
+			continue
+		}
+		for _, file := range p.GoFiles {
+			fset := token.NewFileSet()
+			f, err := parser.ParseFile(fset, filepath.Join(p.Dir, file), nil, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ast.Inspect(f, func(n ast.Node) bool {
+				if g, ok := n.(*ast.GoStmt); ok {
+					t.Errorf("%s: package %s starts a goroutine: have make test run it under the race detector", fset.Position(g.Pos()), p.name())
+				}
+				return true
+			})
 		}
 	}
 }

@@ -53,7 +53,7 @@ func TestNoExampleIsLeftOut(t *testing.T) {
 	for _, page := range pages(t) {
 		for _, b := range blocksOf(t, page) {
 			switch {
-			case page == "README.md" && b.lang == "console", page == "docs/operating.md":
+			case page == "README.md" && b.lang == "console", page == "docs/operating.md", page == "docs/residency.md" && b.lang == "console":
 			case b.lang == "yaml" || b.lang == "console":
 				t.Errorf("%s: no test runs this example", b)
 			}
@@ -138,16 +138,16 @@ var codeName = regexp.MustCompile("`(?:[a-z]+\\.)?([A-Za-z]+\\.[A-Za-z]+)`")
 
 func TestArchitectureTextNamesWhatExists(t *testing.T) {
 	known := map[string]bool{}
-	for _, dir := range []string{"node", "node/room", "node/room/reliable", "node/transport", "node/rtc",
-		"node/rtc/jsep", "node/sfu", "node/sfu/bwe", "node/sfu/allocate", "node/sfu/speakers", "node/sfu/quality", "node/whip", "node/record", "node/front", "node/signal",
-		"relay", "residency", "residency/vault", "router", "router/geo", "control", "control/membership"} {
+	for _, dir := range []string{"node", "node/room", "node/room/reliable", "node/transport", "node/turn", "node/turn/alloc", "node/rtc",
+		"node/rtc/jsep", "node/drainage", "node/sfu", "node/sfu/bwe", "node/sfu/allocate", "node/sfu/speakers", "node/sfu/quality", "node/whip", "node/record", "node/front", "node/signal",
+		"relay", "residency", "residency/evidence", "residency/vault", "router", "router/geo", "control", "control/membership"} {
 		for name := range declared(t, dir) {
 			known[name] = true
 			known[dir[strings.LastIndex(dir, "/")+1:]+"."+name] = true
 		}
 	}
 	types := []string{"Room.locals", "homeState.nodes", "sfu.UpTrack", "relay.Fabric", "relay.Link", "membership.Snapshot", "sfu.DownTrack", "Room.selection", "Room.data",
-		"residency.Bundle", "residency.Gate", "rooms.db", "admin.sock"} // fields, types and files
+		"residency.Bundle", "residency.Gate", "transport.Door", "front.Datagrams", "rooms.db", "admin.sock"} // fields, types and files
 	for _, m := range codeName.FindAllStringSubmatch(read(t, "docs/architecture.md"), -1) {
 		if !known[m[1]] && !slices.Contains(types, m[1]) {
 			t.Errorf("docs/architecture.md: there is no %s", m[1])
@@ -156,12 +156,22 @@ func TestArchitectureTextNamesWhatExists(t *testing.T) {
 }
 
 func TestOperatingListsEveryMetric(t *testing.T) {
-	name := regexp.MustCompile(`domicile_[a-z_]+`)
+	name := regexp.MustCompile(`domicile_[a-z0-9_]+`)
 	_, table, _ := strings.Cut(read(t, "docs/operating.md"), "<!-- test: metrics -->")
 	table, _, _ = strings.Cut(table, "\n\n")
 	shown := names(name, table)
-	if real := names(name, read(t, "node/metrics.go")); !slices.Equal(shown, real) {
-		t.Errorf("docs/operating.md lists the metrics %q, node/metrics.go has %q", shown, real)
+	files, err := filepath.Glob("../../node/*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var declared string
+	for _, f := range files {
+		if !strings.HasSuffix(f, "_test.go") {
+			declared += read(t, "node/"+filepath.Base(f))
+		}
+	}
+	if real := names(name, declared); !slices.Equal(shown, real) {
+		t.Errorf("docs/operating.md lists the metrics %q, node/*.go have %q", shown, real)
 	}
 }
 

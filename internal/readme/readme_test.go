@@ -20,6 +20,8 @@ import (
 	"github.com/domicile/domicile/control"
 	"github.com/domicile/domicile/node/record"
 	"github.com/domicile/domicile/node/sfu"
+	"github.com/domicile/domicile/residency"
+	"github.com/domicile/domicile/residency/residencytest"
 	"github.com/domicile/domicile/residency/vault"
 )
 
@@ -77,7 +79,7 @@ func TestReadmeDemo(t *testing.T) {
 
 	id := recordSomething(t, filepath.Join(dir, ".demo", "fra", "data"))
 	shown := regexp.MustCompile(`RE_\w+`).FindString(read(t, "README.md"))
-	edit := strings.NewReplacer(shown, string(id))
+	edit := strings.NewReplacer(shown, string(id), "127.20.0.", network)
 	for _, b := range page {
 		if b.lang == "console" {
 			transcribe(t, dir, b, edit)
@@ -97,12 +99,12 @@ func recordSomething(t *testing.T, data string) vault.ID {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v, err := vault.Open(filepath.Join(data, "recordings"), keys, vault.Options{})
+	v, err := vault.Open(filepath.Join(data, "recordings"), keys, vault.Options{Disk: residencytest.Disk(residency.ClassRecording)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	began := time.Date(2026, 11, 21, 18, 34, 33, 0, time.Local)
-	rec, err := v.Create(vault.Meta{Room: "demo", Policy: "eu-origin-global-edge", Node: "fra", Country: "DE"}, began)
+	rec, err := v.Create(residencytest.Keep("demo", "", residency.ClassRecording), vault.Meta{Room: "demo", Policy: "eu-origin-global-edge", Node: "fra", Country: "DE"}, began)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -192,7 +194,7 @@ func fetch(t *testing.T, req *http.Request) (status int, body string) {
 }
 
 func TestReadmeDev(t *testing.T) {
-	tcp, udp := fmt.Sprint(freePort(t, "tcp")), fmt.Sprint(freePort(t, "udp"))
+	tcp, udp := fmt.Sprint(freePort(t)), fmt.Sprint(freePort(t))
 	dev := start(t, workplace(t), "dev", "--port", tcp, "--udp-port", udp)
 	want := strings.NewReplacer(":7880", ":"+tcp, ":7882", ":"+udp, "/tmp", strings.TrimSuffix(os.TempDir(), "/")).
 		Replace(named(t, blocksOf(t, "README.md"), "dev").text)

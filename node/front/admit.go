@@ -5,29 +5,33 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"net"
+	"os"
 	"sync"
 	"time"
+
+	"github.com/domicile/domicile/node/front/admission"
+	"github.com/domicile/domicile/node/stream"
 )
 
 // ALPN protocol identifiers.
 const (
 	alpnHTTP2 = "h2"
 	alpnHTTP1 = "http/1.1"
-	alpnTURN  = "stun.turn" // RFC 7443
+	alpnTURN  = "stun.turn"  // RFC 7443
+	alpnACME  = "acme-tls/1" // RFC 8737
 )
 
 // acceptLoop accepts until the listener is closed. Errors of a single accept
 // (descriptors used up, a peer gone again) are waited out.
-func (f *Front) acceptLoop(ctx context.Context) error {
+func (f *Front) acceptLoop(ctx context.Context, l net.Listener, route router) error {
 	var admitting sync.WaitGroup
 	defer admitting.Wait()
 	for pause := time.Duration(0); ; {
-		conn, err := f.listener.Accept()
+		c, err := l.Accept()
 		if err == nil {
 			pause = 0
-			f.admit(conn, admitting.Go)
+			f.admit(c, route, admitting.Go)
 			continue
 		}
 		if errors.Is(err, net.ErrClosed) {
@@ -59,122 +63,170 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// admit takes a connection in, or closes it when too many are half-open.
-func (f *Front) admit(conn net.Conn, spawn func(func())) {
+// admit takes a connection in, or closes it when a bound is reached.
+func (f *Front) admit(c net.Conn, route router, spawn func(func())) {
 	f.counts.accepted.Add(1)
-	release, ok := f.pending.enter(conn.RemoteAddr())
-	if !ok {
-		f.counts.refused.Add(1)
-		conn.Close()
+	ticket, verdict := f.enter(c)
+	if verdict != admission.Admitted {
+		f.refuse(c, verdict)
 		return
 	}
-	tracked, ok := f.conns.add(conn)
-	if !ok { // shutting down
-		release()
-		return
+	if tracked, ok := f.conns.add(c, ticket); ok { // else shutting down
+		spawn(func() {
+			// What serves the connection has a goroutine of its own: a handshake needs a
+			// stack of 16 KB and more, which an idle attendee would keep for hours.
+			if to := f.serve(tracked, route); to != nil {
+				spawn(to)
+			}
+		})
 	}
-	spawn(func() { f.serve(tracked, release) })
 }
 
-// serve classifies a connection inside its budget and hands it over. release
-// ends its time as a half-open connection.
-func (f *Front) serve(conn net.Conn, release func()) {
+func (f *Front) enter(c net.Conn) (*admission.Ticket, admission.Verdict) {
+	if f.trusted(c) {
+		return f.ledger.EnterUnnamed()
+	}
+	return f.ledger.Enter(admission.Source(addrOf(c.RemoteAddr())), f.cfg.Now())
+}
+
+// refuse resets a connection: it costs no further packet and leaves no state.
+func (f *Front) refuse(c net.Conn, v admission.Verdict) {
+	f.counts.refused[v].Add(1)
+	if tcp, ok := c.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0)
+	}
+	c.Close()
+}
+
+// router decides who gets a connection. What it returns runs outside of the
+// budget and owns the connection; nil closes it.
+type router func(c *conn, budget context.Context) (func(), outcome)
+
+// serve lets a connection be routed inside its budget, and returns what serves it
+// from then on, nil if nobody does.
+func (f *Front) serve(c *conn, route router) func() {
 	deadline := time.Now().Add(f.cfg.Budget)
-	conn.SetDeadline(deadline)
-	to, err := f.route(conn, deadline)
-	release()
-	if err != nil {
-		f.counts.failed.Add(1)
-		conn.Close()
-		return
+	budget, cancel := context.WithDeadline(context.Background(), deadline)
+	defer cancel()
+	c.SetDeadline(deadline)
+	if f.trusted(c.Conn) {
+		if !f.named(c) {
+			c.Close()
+			return nil
+		}
 	}
-	conn.SetDeadline(time.Time{})
-	to()
+	to, what := route(c, budget)
+	f.counts.outcomes[what].Add(1)
+	if to == nil {
+		c.Close()
+		return nil
+	}
+	c.SetDeadline(time.Time{})
+	return to
 }
 
-// route decides who gets the connection. What it returns runs outside of the
-// budget and owns the connection.
-func (f *Front) route(conn net.Conn, deadline time.Time) (func(), error) {
-	peeked, k, err := peek(conn)
+// route is the router of the TLS port.
+func (f *Front) route(c *conn, budget context.Context) (func(), outcome) {
+	peeked, k, err := peek(c)
 	if err != nil {
-		return nil, err
+		return nil, unheard(err)
 	}
 	switch k {
 	case kindTLS:
-		return f.routeTLS(peeked, deadline)
+		return f.routeTLS(c, peeked, budget)
 	case kindHTTP:
-		f.counts.plainHTTP.Add(1)
-		refusePlainHTTP(peeked)
-		return nil, errPlainHTTP
+		return f.routePlain(peeked)
 	}
-	return f.routeMedia(peeked, k)
+	return f.routeMedia(c, peeked, k)
 }
 
 // routeTLS shakes hands and goes by ALPN. No ALPN means nothing by itself
 // (Chromium sends none for turns:, nor do curl -0 and many crawlers), so there
 // the decrypted bytes decide.
-func (f *Front) routeTLS(conn net.Conn, deadline time.Time) (func(), error) {
-	ctx, cancel := context.WithDeadline(context.Background(), deadline)
-	defer cancel()
-	tc := tls.Server(conn, f.tls)
-	if err := tc.HandshakeContext(ctx); err != nil {
-		return nil, fmt.Errorf("handshake: %w", err)
+func (f *Front) routeTLS(c *conn, peeked *peekedConn, budget context.Context) (func(), outcome) {
+	below := &handshaking{peekedConn: peeked, ctx: budget, gate: f.turnstile}
+	tc := tls.Server(below, f.tls)
+	err := tc.HandshakeContext(budget)
+	below.finish()
+	if err != nil {
+		if late(err) {
+			return nil, failSilent
+		}
+		return nil, failShake
 	}
 	switch tc.ConnectionState().NegotiatedProtocol {
 	case alpnHTTP2, alpnHTTP1:
-		return f.toHTTP(tc), nil
+		return f.toHTTP(c, tc), toHTTP
+	case alpnACME:
+		return func() { tc.Close() }, toChallenge
 	case alpnTURN:
-		return f.routeMedia(tc, kindTURN)
+		return f.routeMedia(c, tc, kindTURN)
 	}
-	peeked, k, err := peek(tc)
+	inner, k, err := peek(tc)
 	if err != nil {
-		return nil, err
+		return nil, unheard(err)
 	}
 	if k == kindHTTP {
-		return f.toHTTP(&decryptedConn{peekedConn: peeked, state: tc.ConnectionState()}), nil
+		return f.toHTTP(c, &decryptedConn{peekedConn: inner, state: tc.ConnectionState()}), toHTTP
 	}
-	return f.routeMedia(peeked, k)
+	return f.routeMedia(c, inner, k)
 }
 
-func (f *Front) toHTTP(conn net.Conn) func() {
-	f.counts.http.Add(1)
-	return func() { f.admitted.offer(conn) }
+// toHTTP passes a connection to the HTTP server.
+func (f *Front) toHTTP(c *conn, layer net.Conn) func() {
+	return func() {
+		c.ticket.Settle()
+		f.admitted.offer(layer)
+	}
 }
 
-func (f *Front) routeMedia(conn net.Conn, k kind) (func(), error) {
-	handler, count := f.cfg.TURN, &f.counts.turn
+// routePlain passes HTTP in clear to those who redirect. It stays counted as
+// half-open until it ends, which is soon.
+func (f *Front) routePlain(c net.Conn) (func(), outcome) {
+	return func() { f.strayed.offer(c) }, toRedirect
+}
+
+func (f *Front) routeMedia(c *conn, layer net.Conn, k kind) (func(), outcome) {
+	handler, what := f.cfg.TURN, toTURN
 	switch k {
 	case kindTURN:
 	case kindICE:
-		handler, count = f.cfg.ICE, &f.counts.ice
+		handler, what = f.cfg.ICE, toICE
 	default:
-		return nil, errUnknown
+		return nil, failBytes
 	}
 	if handler == nil {
-		return nil, fmt.Errorf("%s is not served here", k)
+		return nil, failUnserved
 	}
-	count.Add(1)
 	return func() {
-		defer conn.Close()
-		handler(conn)
-	}, nil
+		defer layer.Close()
+		c.ticket.Settle()
+		handler(stream.Over(layer, c.base))
+	}, what
 }
 
-var (
-	errUnknown   = errors.New("first bytes: none of our protocols")
-	errPlainHTTP = errors.New("HTTP without TLS on the TLS port")
-)
+// unheard is the outcome of a connection that did not say what it wants.
+func unheard(err error) outcome {
+	if late(err) {
+		return failSilent
+	}
+	return failGone
+}
+
+func late(err error) bool {
+	return errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded)
+}
 
 // peek reads until the protocol is known and returns a connection that still
 // has the bytes.
-func peek(conn net.Conn) (*peekedConn, kind, error) {
-	p := &peekedConn{Conn: conn}
+func peek(c net.Conn) (*peekedConn, kind, error) {
+	p := &peekedConn{Conn: c}
 	for {
 		k, more := classify(p.head)
 		if !more {
 			return p, k, nil
 		}
-		n, err := conn.Read(p.room[len(p.head):])
+		n, err := c.Read(p.room[len(p.head):])
 		p.head = p.room[:len(p.head)+n]
 		if err != nil && n == 0 {
 			return nil, kindUnknown, fmt.Errorf("peek: %w", err)
@@ -196,17 +248,4 @@ func (p *peekedConn) Read(b []byte) (int, error) {
 	n := copy(b, p.head)
 	p.head = p.head[n:]
 	return n, nil
-}
-
-// refusePlainHTTP tells a client that forgot the s, then reads on a little: a
-// close with unread bytes would reset the connection before the answer arrived.
-func refusePlainHTTP(conn net.Conn) {
-	const body = "This port speaks HTTPS. Write https:// instead of http://.\n"
-	_, err := fmt.Fprintf(conn, "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n"+
-		"Content-Length: %d\r\nConnection: close\r\n\r\n%s", len(body), body)
-	if err != nil {
-		return
-	}
-	conn.SetReadDeadline(time.Now().Add(500 * time.Millisecond))
-	io.CopyN(io.Discard, conn, 16<<10)
 }

@@ -7,17 +7,18 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/netip"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/domicile/domicile/node/stream"
 )
 
 // pipe offers a connection to a front without sockets and returns its far end.
 func pipe(t *testing.T, f *Front) net.Conn {
 	t.Helper()
 	near, far := net.Pipe()
-	f.admit(near, func(g func()) { go g() })
+	f.admit(near, f.route, func(g func()) { go g() })
 	return far
 }
 
@@ -25,7 +26,7 @@ func quiet(t *testing.T) Config {
 	return Config{
 		Certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return testPair(t), nil },
 		HTTP:        http.HandlerFunc(describe),
-		TURN:        func(c net.Conn) { io.Copy(io.Discard, c) },
+		TURN:        func(c *stream.Conn) { io.Copy(io.Discard, c) },
 	}
 }
 
@@ -69,8 +70,8 @@ func TestBudgetCoversPeekAndHandshake(t *testing.T) {
 					t.Errorf("closed after %s, want 7s", took)
 				}
 				synctest.Wait()
-				if s := f.Stats(); s.Failed != 1 || s.Pending != 0 || s.Open != 0 {
-					t.Errorf("stats %+v: want 1 failed, none pending or open", s)
+				if s := f.Stats(); s.Outcomes["silent"] != 1 || s.Pending != 0 || s.Open != 0 {
+					t.Errorf("stats %+v: want 1 silent, none pending or open", s)
 				}
 			})
 		})
@@ -88,7 +89,7 @@ func TestBudgetEndsWithTheHandover(t *testing.T) {
 		}
 		c.Close()
 		synctest.Wait()
-		if s := f.Stats(); s.TURN != 1 || s.Open != 0 {
+		if s := f.Stats(); s.Outcomes["turn"] != 1 || s.Open != 0 {
 			t.Errorf("stats %+v", s)
 		}
 	})
@@ -97,7 +98,8 @@ func TestBudgetEndsWithTheHandover(t *testing.T) {
 func TestHalfOpenConnectionsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := quiet(t)
-		cfg.MaxPending, cfg.MaxPendingPerAddr = 3, 100
+		cfg.Limits = DefaultLimits
+		cfg.Limits.Pending = 3
 		f := build(cfg)
 		var held []net.Conn
 		for range 3 {
@@ -114,42 +116,10 @@ func TestHalfOpenConnectionsAreBounded(t *testing.T) {
 		}
 		held[0].Close()
 		synctest.Wait()
-		if s := f.Stats(); s.Refused != 1 || s.Pending != 0 {
+		if s := f.Stats(); s.Refused["pending"] != 1 || s.Pending != 0 {
 			t.Errorf("stats %+v", s)
 		}
 	})
-}
-
-func TestLimiterCountsSources(t *testing.T) {
-	tcp := func(s string) net.Addr { return net.TCPAddrFromAddrPort(netip.MustParseAddrPort(s)) }
-	l := newLimiter(100, 1)
-	tests := []struct {
-		addr string
-		ok   bool
-	}{
-		{"192.0.2.1:1000", true},
-		{"192.0.2.1:1001", false},
-		{"[::ffff:192.0.2.1]:1002", false}, // the same host on a dual-stack socket
-		{"192.0.2.2:1000", true},
-		{"[2001:db8::1]:1000", true},
-		{"[2001:db8::ffff:1]:1000", false}, // the same /64
-		{"[2001:db8:0:1::1]:1000", true},
-		{"[fe80::1%eth0]:1000", true},
-		{"[fe80::1%eth1]:1000", false},
-	}
-	for _, tt := range tests {
-		if _, ok := l.enter(tcp(tt.addr)); ok != tt.ok {
-			t.Errorf("%s: admitted %v, want %v", tt.addr, ok, tt.ok)
-		}
-	}
-	release, ok := l.enter(tcp("192.0.2.3:1"))
-	if !ok {
-		t.Fatal("refused")
-	}
-	release()
-	if _, ok := l.enter(tcp("192.0.2.3:2")); !ok {
-		t.Error("refused after the first was released")
-	}
 }
 
 // flakyListener fails a number of times before it is closed.
@@ -171,8 +141,7 @@ func TestAcceptBacksOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := build(quiet(t))
 		l := &flakyListener{fails: 10}
-		f.listener = l
-		if err := f.acceptLoop(context.Background()); !errors.Is(err, net.ErrClosed) {
+		if err := f.acceptLoop(context.Background(), l, f.route); !errors.Is(err, net.ErrClosed) {
 			t.Fatalf("acceptLoop: %v", err)
 		}
 		if gap := l.times[1].Sub(l.times[0]); gap != 5*time.Millisecond {

@@ -16,14 +16,16 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+
+	"github.com/domicile/domicile/node/stream"
 )
 
 // stunHead is the start of a STUN Binding request.
 const stunHead = "\x00\x01\x00\x00" + magicCookie
 
 // echoLine answers the first bytes of a connection with name and these bytes.
-func echoLine(name string) func(net.Conn) {
-	return func(c net.Conn) {
+func echoLine(name string) func(*stream.Conn) {
+	return func(c *stream.Conn) {
 		b := make([]byte, 64)
 		n, err := c.Read(b)
 		if err != nil {
@@ -62,8 +64,8 @@ func start(t *testing.T, change func(*Config)) *Front {
 		if n := f.conns.len(); n != 0 {
 			t.Errorf("%d connections open after Run", n)
 		}
-		if n := f.pending.len(); n != 0 {
-			t.Errorf("%d half-open connections counted after Run", n)
+		if open, pending := f.ledger.Count(); open != 0 || pending != 0 {
+			t.Errorf("%d connections, %d of them half-open, counted after Run", open, pending)
 		}
 	})
 	return f
@@ -167,7 +169,8 @@ func TestRoutes(t *testing.T) {
 		{"no ALPN, nonsense inside", overTLS(), "nonsense", "closed"},
 		{"TURN in clear", inClear, stunHead, "turn 000100002112a442"},
 		{"ICE-TCP", inClear, "\x00\x14" + stunHead, "ice 0014000100002112a442"},
-		{"HTTP in clear", inClear, "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 400 Bad Request"},
+		{"HTTP in clear", inClear, "GET /a?b HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", "HTTP/1.1 308 Permanent Redirect"},
+		{"HTTP in clear for somebody else", inClear, "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 400 Bad Request"},
 		{"nonsense in clear", inClear, "\xff\xff\xff\xff", "closed"},
 		{"a broken ClientHello", inClear, "\x16\x03\x01\x00\x04\x00\x00\x00\x00", "\x15\x03\x01"}, // alert
 	}
@@ -273,7 +276,7 @@ func TestShutdownEndsTURNAndHalfOpenConnections(t *testing.T) {
 		Listen:      netip.MustParseAddrPort("127.0.0.1:0"),
 		Certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return testPair(t), nil },
 		HTTP:        http.HandlerFunc(describe),
-		TURN:        func(c net.Conn) { close(taken); io.Copy(io.Discard, c) },
+		TURN:        func(c *stream.Conn) { close(taken); io.Copy(io.Discard, c) },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -372,7 +375,7 @@ func TestNewRefusesBadConfiguration(t *testing.T) {
 		{"plain on every address", func(c *Config) { c.Plain = netip.MustParseAddrPort("0.0.0.0:7880") }, `plain "0.0.0.0:7880": HTTP without TLS`},
 		{"plain on a public address", func(c *Config) { c.Plain = netip.MustParseAddrPort("192.0.2.1:7880") }, "loopback address only"},
 		{"negative budget", func(c *Config) { c.Budget = -time.Second }, "budget -1s"},
-		{"address of nobody", func(c *Config) { c.Listen = netip.MustParseAddrPort("192.0.2.1:443") }, "listen: "},
+		{"address of nobody", func(c *Config) { c.Listen = netip.MustParseAddrPort("192.0.2.1:443") }, "listen https: "},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -25,6 +25,8 @@ import (
 //	           or so that starts here, 8 bytes, µs
 //	kind 0x30  report: data is the publisher's wall clock at this media time and
 //	           the arrival of the report, 8 bytes each, µs
+//	kind 0x40  gap: something is missing here, and why; see gaps.go. Its time is on
+//	           the recording's timeline
 //
 // Media time runs with the publisher's media clock and starts on the recording's
 // timeline where the first packet arrived. It is never corrected while recording:
@@ -36,6 +38,7 @@ const (
 	entryFrame   = 0x10
 	entryArrival = 0x20
 	entryReport  = 0x30
+	entryGap     = 0x40
 
 	flagKeyframe = 1
 	flagGap      = 2
@@ -62,6 +65,7 @@ type entry struct {
 	frame   *frame
 	arrival *anchor
 	report  *anchor
+	gap     *gap
 }
 
 func appendEntry(b []byte, kind byte, media int64, data ...[]byte) []byte {
@@ -135,6 +139,10 @@ func parseEntry(b []byte) (e entry, n int, err error) {
 		e.arrival = &anchor{media: media, offset: int64(binary.BigEndian.Uint64(data))}
 	case kind == entryReport && len(data) == 16:
 		e.report = &anchor{media: media, wall: int64(binary.BigEndian.Uint64(data)), arrival: int64(binary.BigEndian.Uint64(data[8:]))}
+	case kind == entryGap && len(data) == gapData:
+		if e.gap, err = parseGap(media, data); err != nil {
+			return e, 0, err
+		}
 	default:
 		return e, 0, fmt.Errorf("cluster entry of kind %#02x with %d bytes is unknown", kind, len(data))
 	}
@@ -142,9 +150,11 @@ func parseEntry(b []byte) (e entry, n int, err error) {
 }
 
 const (
-	// A cluster closes at clusterSpan of media or of waiting. With the ticks of
-	// Track.Run, 50 ms apart, a dying process loses at most 250 ms.
+	// A cluster closes at clusterSpan of media, or when it would have waited for longer
+	// at the next tick of Track.Run: a dying process loses that, and 50 ms less than it
+	// may (G9).
 	clusterSpan = 200 * time.Millisecond
+	clusterWait = clusterSpan - tickEvery
 	// clusterBytes closes a cluster early; one frame may still be larger.
 	clusterBytes = 1 << 20
 )
@@ -182,6 +192,11 @@ func (c *clusterBuilder) addReport(a anchor, now time.Time) {
 	c.buf = appendReport(c.buf, a)
 }
 
+func (c *clusterBuilder) addGap(g gap, now time.Time) {
+	c.open(now)
+	c.buf = appendGap(c.buf, g)
+}
+
 // dueBefore reports whether the cluster must close before a frame at pts.
 func (c *clusterBuilder) dueBefore(pts int64) bool {
 	return c.frames > 0 && pts-c.first >= clusterSpan.Microseconds()
@@ -189,7 +204,7 @@ func (c *clusterBuilder) dueBefore(pts int64) bool {
 
 // due reports whether the cluster must close at now.
 func (c *clusterBuilder) due(now time.Time) bool {
-	return len(c.buf) > 0 && (now.Sub(c.opened) >= clusterSpan || len(c.buf) >= clusterBytes)
+	return len(c.buf) > 0 && (now.Sub(c.opened) >= clusterWait || len(c.buf) >= clusterBytes)
 }
 
 // take returns the cluster, valid until the next entry is added, nil if there is none.

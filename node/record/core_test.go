@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -178,6 +179,9 @@ func TestFrameSizes(t *testing.T) {
 	if w, h, ok := vp9Size(key); w != 320 || h != 240 || !ok {
 		t.Errorf("VP9 %dx%d %v", w, h, ok)
 	}
+	if _, w, h, err := av1Config(film(t, codecAV1)[0].data); w != 320 || h != 240 || err != nil {
+		t.Errorf("AV1 %dx%d, %v", w, h, err)
+	}
 	for _, sps := range [][]byte{{0x67}, {0x67, 0x64}, bytes.Repeat([]byte{0xff}, 40), make([]byte, 40)} {
 		if w, h, err := spsSize(sps); err == nil && (w <= 0 || h <= 0) {
 			t.Errorf("SPS %x: %dx%d", sps, w, h)
@@ -211,7 +215,7 @@ func FuzzRecorder(f *testing.F) {
 	f.Add([]byte{5, 9, 0x10, 0, 0, 0, 0})
 	f.Add([]byte{4, 9, 0x67, 1, 2, 3, 6, 13, 0x7c, 0x85, 1, 2, 3, 4})
 	f.Add([]byte{8, 13, 24, 0, 3, 0x67, 1, 2, 0, 9, 3, 41, 28, 0x45, 1})
-	all := []sfu.Codec{codecVP8, codecVP9, codecH264, codecOpus, {MimeType: mimeRED, ClockRate: 48000}}
+	all := []sfu.Codec{codecVP8, codecVP9, codecH264, codecAV1, codecOpus, {MimeType: mimeRED, ClockRate: 48000}}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		for _, c := range all {
 			last := int64(-1 << 62)
@@ -227,7 +231,7 @@ func FuzzRecorder(f *testing.F) {
 						t.Fatalf("%s: media time ran from %d back to %d", c.MimeType, last, e.frame.pts)
 					}
 					last = e.frame.pts
-					(&scan{mime: c.MimeType}).size(e.frame.data)
+					(&scan{mime: strings.ToLower(c.MimeType)}).size(e.frame.data)
 				}
 				return nil
 			})
@@ -235,16 +239,17 @@ func FuzzRecorder(f *testing.F) {
 			for _, p := range fuzzPackets(b) {
 				must(t, r.packet(p))
 			}
-			must(t, r.close())
+			must(t, r.close(ending{}))
 		}
 	})
 }
 
 func FuzzEntries(f *testing.F) {
+	f.Add(appendGap([]byte{clusterVersion}, gap{number: 1, cause: Muted, from: 5, to: OpenGap}))
 	f.Add(appendReport(appendArrival(appendFrame([]byte{clusterVersion}, frame{pts: 5, keyframe: true, data: []byte("x")}), anchor{offset: 3}), anchor{wall: 1}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		for e, err := range entries(b) {
-			if err == nil && e.frame == nil && e.arrival == nil && e.report == nil {
+			if err == nil && e.frame == nil && e.arrival == nil && e.report == nil && e.gap == nil {
 				t.Fatal("an entry of nothing")
 			}
 		}

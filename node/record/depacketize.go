@@ -40,8 +40,10 @@ func newDepacketizer(c sfu.Codec) (depacketizer, error) {
 		return vp9Layer{}, nil
 	case mimeH264:
 		return &h264{}, nil
+	case mimeAV1:
+		return &av1Units{}, nil
 	}
-	return nil, fmt.Errorf("codec %q cannot be recorded: want opus, VP8, VP9 or H264", c.MimeType)
+	return nil, fmt.Errorf("codec %q cannot be recorded: want opus, VP8, VP9, AV1 or H264", c.MimeType)
 }
 
 // The MIME types that can be recorded, in lower case.
@@ -51,6 +53,7 @@ const (
 	mimeVP8  = "video/vp8"
 	mimeVP9  = "video/vp9"
 	mimeH264 = "video/h264"
+	mimeAV1  = "video/av1"
 )
 
 func isVideo(mime string) bool { return strings.HasPrefix(strings.ToLower(mime), "video/") }

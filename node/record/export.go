@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/domicile/domicile/residency/vault"
@@ -21,18 +23,35 @@ type Format string
 
 // The formats of export.
 const (
-	MKV Format = "mkv" // every track as it was sent, nothing encoded again
-	MP4 Format = "mp4" // H.264 and AAC, by ffmpeg
+	MKV  Format = "mkv"  // every track as it was sent, nothing encoded again
+	WebM Format = "webm" // likewise, but for H.264, which ffmpeg encodes again
+	MP4  Format = "mp4"  // H.264 and AAC, by ffmpeg
 )
+
+// Sink takes an exported file that is not to lie in clear on this disk. What has been
+// written may be written over: a few bytes of the file's head, at its end.
+type Sink interface {
+	io.Writer
+	io.WriterAt
+}
 
 // ExportOptions say what to export and where to.
 type ExportOptions struct {
 	// Path of the file. It appears when it is complete, with mode 0600.
 	Path string
-	// Format, by default MKV.
+	// To takes the file instead, where Path is empty. After an error it holds a part
+	// of a file, which nobody should be given.
+	To Sink
+	// Format, by default MKV; of a composed view MP4, the only one.
 	Format Format
-	// Participant limits the export to the tracks of one identity. Default: all.
+	// View puts the tracks into one picture and one sound. Default: all as they are.
+	View View
+	// Participant limits the export to the tracks of one identity, Track to one track.
+	// Default: all.
 	Participant string
+	Track       vault.TrackID
+	// Nice has ffmpeg give way to whatever else the machine does.
+	Nice bool
 	// Progress is told how many bytes of how many are done. May be nil.
 	Progress func(done, total int64)
 }
@@ -41,7 +60,14 @@ type ExportOptions struct {
 type Summary struct {
 	Tracks   int
 	Duration time.Duration
-	Notes    []string // for people: tracks that were cut or are empty
+	Notes    []string // for people: tracks that were cut, are empty or have gaps
+	Gaps     []TrackGaps
+}
+
+// TrackGaps is what is missing in a track, and why.
+type TrackGaps struct {
+	Track vault.TrackMeta
+	Gaps  []Gap
 }
 
 // Export writes a recording into one file that players open: all tracks on the
@@ -60,25 +86,53 @@ func Export(ctx context.Context, r *vault.Reader, opts ExportOptions) (Summary, 
 }
 
 func export(ctx context.Context, r *vault.Reader, opts ExportOptions) (Summary, error) {
-	if opts.Format == "" {
-		opts.Format = MKV
-	}
-	if opts.Format != MKV && opts.Format != MP4 {
-		return Summary{}, fmt.Errorf("format %q is unknown: want %q or %q", opts.Format, MKV, MP4)
-	}
-	if opts.Path == "" {
-		return Summary{}, errors.New("no path to write to")
+	if err := opts.check(); err != nil {
+		return Summary{}, err
 	}
 	plan, err := newPlan(ctx, r, opts)
 	if err != nil {
 		return Summary{}, err
 	}
-	if opts.Format == MP4 {
-		err = plan.writeMP4(ctx, opts.Path)
-	} else {
-		err = replace(opts.Path, func(f *os.File) error { return plan.write(ctx, f, f) })
+	switch {
+	case opts.View != AsSent:
+		err = plan.compose(ctx, opts)
+	case opts.Format == MP4, opts.Format == WebM && plan.has(mimeH264):
+		err = plan.encode(ctx, opts)
+	case opts.To != nil:
+		err = plan.write(ctx, opts.To, opts.To, opts.Format)
+	default:
+		err = replace(opts.Path, func(f *os.File) error { return plan.write(ctx, f, f, opts.Format) })
+	}
+	if err == nil {
+		plan.done()
 	}
 	return plan.summary, err
+}
+
+// check fills in what is left open and refuses what there is not.
+func (o *ExportOptions) check() error {
+	if o.Format == "" {
+		o.Format = MKV
+		if o.View != AsSent {
+			o.Format = MP4
+		}
+	}
+	switch {
+	case o.Format != MKV && o.Format != MP4 && o.Format != WebM:
+		return fmt.Errorf("format %q is unknown: want %q, %q or %q", o.Format, MKV, WebM, MP4)
+	case o.View != AsSent && o.View != Grid && o.View != Speaker:
+		return fmt.Errorf("view %q is unknown: want %q or %q", o.View, Grid, Speaker)
+	case o.View != AsSent && o.Format != MP4:
+		return fmt.Errorf("format %q: a composed view is %s", o.Format, MP4)
+	case o.Path == "" && o.To == nil:
+		return errors.New("no path to write to")
+	}
+	return nil
+}
+
+// wants reports whether a track belongs into the file.
+func (o *ExportOptions) wants(t *vault.TrackReader) bool {
+	return (o.Participant == "" || t.Meta.Participant == o.Participant) && (o.Track == "" || t.Info.ID == o.Track)
 }
 
 // plan is an export whose tracks have been looked at.
@@ -88,27 +142,35 @@ type plan struct {
 	primers [][]byte // by track: a frame to begin with at 0, nil for none
 	summary Summary
 	read    func(n int)
+	done    func()
 }
 
 func newPlan(ctx context.Context, r *vault.Reader, opts ExportOptions) (*plan, error) {
 	p := &plan{started: r.Info.Started}
-	tracks := slices.DeleteFunc(slices.Clone(r.Tracks), func(t *vault.TrackReader) bool {
-		return opts.Participant != "" && t.Meta.Participant != opts.Participant
-	})
-	p.read = progress(opts.Progress, tracks)
-	for _, t := range tracks {
-		s, err := scanTrack(ctx, t, p.read)
-		if err != nil {
-			return nil, err
+	// All tracks of a publisher tell of its clock, also where one alone is wanted.
+	whose := map[string]bool{}
+	for _, t := range r.Tracks {
+		if opts.wants(t) {
+			whose[t.Meta.Participant] = true
 		}
-		p.scans = append(p.scans, s)
+	}
+	tracks := slices.DeleteFunc(slices.Clone(r.Tracks), func(t *vault.TrackReader) bool { return !whose[t.Meta.Participant] })
+	p.read, p.done = progress(opts.Progress, tracks)
+	var err error
+	if p.scans, err = scanAll(ctx, tracks, p.read); err != nil {
+		return nil, err
 	}
 	align(p.scans)
+	p.scans = slices.DeleteFunc(p.scans, func(s *scan) bool { return !opts.wants(s.track) })
 	for _, s := range p.scans {
 		p.note(s)
+		p.noteGaps(s, r.Info.After)
 	}
 	p.scans = slices.DeleteFunc(p.scans, func(s *scan) bool { return s.frames == 0 })
 	if len(p.scans) == 0 {
+		if opts.Track != "" {
+			return nil, fmt.Errorf("no media of track %q", opts.Track)
+		}
 		if opts.Participant != "" {
 			return nil, fmt.Errorf("no media of participant %q", opts.Participant)
 		}
@@ -128,6 +190,11 @@ func newPlan(ctx context.Context, r *vault.Reader, opts ExportOptions) (*plan, e
 	return p, nil
 }
 
+// has reports whether a track is of a codec.
+func (p *plan) has(mime string) bool {
+	return slices.ContainsFunc(p.scans, func(s *scan) bool { return s.mime == mime })
+}
+
 func (p *plan) note(s *scan) {
 	p.summary.Duration = max(p.summary.Duration, s.duration())
 	switch {
@@ -140,19 +207,44 @@ func (p *plan) note(s *scan) {
 	}
 }
 
-// progress counts bytes read; every track is read twice.
-func progress(tell func(done, total int64), tracks []*vault.TrackReader) func(int) {
-	if tell == nil {
-		return func(int) {}
+// noteGaps lists what is missing in a track, and counts it for people.
+func (p *plan) noteGaps(s *scan, after *vault.After) {
+	gaps := append(moved(after, s.track.Meta), gapsOf(s.gaps)...)
+	if len(gaps) == 0 {
+		return
 	}
+	p.summary.Gaps = append(p.summary.Gaps, TrackGaps{s.track.Meta, gaps})
+	var counts [causes]int
+	for _, g := range gaps {
+		if g.Cause < causes {
+			counts[g.Cause]++
+		}
+	}
+	var words []string
+	for c, n := range counts {
+		if n > 0 {
+			words = append(words, fmt.Sprintf("%s %d", Cause(c), n))
+		}
+	}
+	p.summary.Notes = append(p.summary.Notes, fmt.Sprintf("track %s has gaps: %s", s.track.Info.ID, strings.Join(words, ", ")))
+}
+
+// progress counts bytes read; every track is read twice.
+func progress(tell func(done, total int64), tracks []*vault.TrackReader) (read func(int), end func()) {
+	if tell == nil {
+		return func(int) {}, func() {}
+	}
+	var mu sync.Mutex // two tracks are read at once
 	var done, total int64
 	for _, t := range tracks {
 		total += 2 * t.Info.Size
 	}
 	return func(n int) {
+		mu.Lock()
+		defer mu.Unlock()
 		done += int64(n)
-		tell(done, total)
-	}
+		tell(min(done, total), total) // a voice is read once more where it is asked who speaks
+	}, func() { tell(total, total) }
 }
 
 // replace writes a file beside path and renames it when it is complete.
@@ -172,7 +264,7 @@ func replace(path string, write func(f *os.File) error) error {
 }
 
 // write muxes the tracks into w, which can seek if at is not nil.
-func (p *plan) write(ctx context.Context, w io.Writer, at io.WriterAt) error {
+func (p *plan) write(ctx context.Context, w io.Writer, at io.WriterAt, f Format) error {
 	buffered := bufio.NewWriterSize(w, 256<<10)
 	var entries []mkvTrack
 	first := map[uint64]bool{}
@@ -183,7 +275,7 @@ func (p *plan) write(ctx context.Context, w io.Writer, at io.WriterAt) error {
 		}
 		entries = append(entries, e)
 	}
-	m, err := newMatroska(buffered, at, p.started, entries)
+	m, err := newMatroska(buffered, at, f, p.started, entries)
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/domicile/domicile/node/sfu"
+	"github.com/domicile/domicile/residency"
+	"github.com/domicile/domicile/residency/residencytest"
 	"github.com/domicile/domicile/residency/vault"
 )
 
@@ -37,7 +39,7 @@ func syncMeeting(t *testing.T, video sfu.Codec, quiet bool) *meeting {
 }
 
 func TestExportInSync(t *testing.T) {
-	for _, video := range []sfu.Codec{codecVP8, codecVP9, codecH264} {
+	for _, video := range []sfu.Codec{codecVP8, codecVP9, codecAV1, codecH264} {
 		t.Run(video.MimeType, func(t *testing.T) {
 			var last, total int64
 			path, sum := syncMeeting(t, video, false).export(ExportOptions{Progress: func(d, n int64) { last, total = d, n }})
@@ -107,7 +109,7 @@ func seeks(t *testing.T, path string) {
 }
 
 func TestLossFreezesUntilKeyframe(t *testing.T) {
-	for _, c := range []sfu.Codec{codecVP8, codecVP9, codecH264, codecOpus} {
+	for _, c := range []sfu.Codec{codecVP8, codecVP9, codecAV1, codecH264, codecOpus} {
 		t.Run(c.MimeType, func(t *testing.T) {
 			m := newMeeting(t)
 			w := m.track("TR_a", "alice", "camera", c)
@@ -197,7 +199,7 @@ func TestSizeChanges(t *testing.T) {
 	small := filepath.Join(t.TempDir(), "small.ivf")
 	tool(t, "ffmpeg", "-v", "error", "-f", "lavfi", "-i", strings.Replace(flashes, "320x240", "160x120", 1), "-c:v", "libvpx",
 		"-force_key_frames", "expr:gte(t,n_forced*0.5)", "-deadline", "realtime", "-auto-alt-ref", "0", "-f", "ivf", small)
-	mixed := append(slices.Clone(readIVF(t, small)[:150]), film(t, codecVP8)[150:]...)
+	mixed := append(slices.Clone(readIVF(t, small, 30)[:150]), film(t, codecVP8)[150:]...)
 	m := newMeeting(t)
 	w := m.track("TR_v", "alice", "camera", codecVP8)
 	m.record(w, codecVP8, publisher{codec: codecVP8, film: mixed}.events())
@@ -272,9 +274,9 @@ func TestTamperedIsNotExported(t *testing.T) {
 	keys, err := vault.OpenKeyStore(t.TempDir())
 	must(t, err)
 	root := t.TempDir()
-	v, err := vault.Open(root, keys, vault.Options{})
+	v, err := vault.Open(root, keys, vault.Options{Disk: residencytest.Disk(residency.ClassRecording)})
 	must(t, err)
-	rec, err := v.Create(vault.Meta{}, t0)
+	rec, err := v.Create(residencytest.Keep("", "", residency.ClassRecording), vault.Meta{}, t0)
 	must(t, err)
 	m := &meeting{t: t, vault: v, rec: rec}
 	w := m.track("TR_a", "alice", "camera", codecVP8)

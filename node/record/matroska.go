@@ -64,10 +64,6 @@ type (
 	mkvTracks struct {
 		TrackEntry []mkvTrack `ebml:"TrackEntry"`
 	}
-	mkvCluster struct {
-		Timecode    uint64       `ebml:"Timecode"`
-		SimpleBlock []ebml.Block `ebml:"SimpleBlock"`
-	}
 	mkvCuePosition struct {
 		CueTrack           uint64 `ebml:"CueTrack"`
 		CueClusterPosition uint64 `ebml:"CueClusterPosition"`
@@ -111,18 +107,20 @@ type matroska struct {
 	tracks int64
 	cueOn  uint64 // number of the track whose keyframes are indexed
 
-	cluster mkvCluster
+	cluster []mkvBlock // in order of time
+	since   int64      // ms: of the first
 	bytes   int
+	heads   []byte
 	cues    mkvCues
 }
 
-func newMatroska(w io.Writer, at io.WriterAt, started time.Time, tracks []mkvTrack) (*matroska, error) {
+func newMatroska(w io.Writer, at io.WriterAt, f Format, started time.Time, tracks []mkvTrack) (*matroska, error) {
 	m := &matroska{w: w, at: at}
 	m.info = mkvInfo{TimecodeScale: 1e6, MuxingApp: "domicile", WritingApp: "domicile", DateUTC: started}
 	m.cueOn = cueTrack(tracks)
 	header := struct {
 		EBML ebmlHeader `ebml:"EBML"`
-	}{ebmlHeader{1, 1, 4, 8, "matroska", 4, 2}}
+	}{ebmlHeader{1, 1, 4, 8, docType(f), 4, 2}}
 	if err := m.marshal(&header); err != nil {
 		return nil, err
 	}
@@ -144,6 +142,15 @@ func newMatroska(w io.Writer, at io.WriterAt, started time.Time, tracks []mkvTra
 	return m, m.marshal(&struct {
 		Tracks mkvTracks `ebml:"Tracks"`
 	}{mkvTracks{tracks}})
+}
+
+// docType is what a reader is told that it may expect: WebM is the part of Matroska
+// that browsers know.
+func docType(f Format) string {
+	if f == WebM {
+		return "webm"
+	}
+	return "matroska"
 }
 
 // cueTrack picks the first video track, else the first track.
@@ -173,8 +180,8 @@ func (m *matroska) seekHead(cues int64) any {
 // ms, never go back.
 func (m *matroska) frame(track uint64, ms int64, keyframe bool, data []byte) error {
 	index := keyframe && track == m.cueOn
-	if n := len(m.cluster.SimpleBlock); n > 0 {
-		age := ms - int64(m.cluster.Timecode)
+	if len(m.cluster) > 0 {
+		age := ms - m.since
 		// With a cluster at each indexed keyframe a seek begins to read there.
 		if age >= mkvClusterSpan || m.bytes >= mkvClusterBytes || index && age >= mkvClusterSpan/4 {
 			if err := m.flush(); err != nil {
@@ -182,34 +189,57 @@ func (m *matroska) frame(track uint64, ms int64, keyframe bool, data []byte) err
 			}
 		}
 	}
-	if len(m.cluster.SimpleBlock) == 0 {
-		m.cluster.Timecode, m.bytes = uint64(ms), 0
+	if len(m.cluster) == 0 {
+		m.since, m.bytes = ms, 0
 		if index && m.at != nil {
 			m.cues.CuePoint = append(m.cues.CuePoint, mkvCuePoint{uint64(ms), mkvCuePosition{track, uint64(m.pos - m.start)}})
 		}
 	}
 	m.bytes += len(data)
-	m.cluster.SimpleBlock = append(m.cluster.SimpleBlock, ebml.Block{
-		TrackNumber: track,
-		Timecode:    int16(ms - int64(m.cluster.Timecode)),
-		Keyframe:    keyframe,
-		Lacing:      ebml.LacingNo,
-		Data:        [][]byte{data},
-	})
+	m.cluster = append(m.cluster, mkvBlock{track, int16(ms - m.since), keyframe, data})
 	return nil
 }
 
+// mkvBlock is a frame that waits for its cluster to be written.
+type mkvBlock struct {
+	track    uint64
+	ms       int16 // since the cluster's time
+	keyframe bool
+	data     []byte
+}
+
+// flush writes a cluster (RFC 9559, sections 5.1.3 and 10.2), by hand: these are all
+// the bytes of the file but a few, and a library would copy and reflect on each frame.
+//
+//	1f 43 b6 75 | size | e7 88 time | a3 | size | track | ms 2 | flags 1 | frame | a3 …
+//
+// A size is 8 bytes long, its first byte 0x01; so is the track's number.
 func (m *matroska) flush() error {
-	if len(m.cluster.SimpleBlock) == 0 {
+	if len(m.cluster) == 0 {
 		return nil
 	}
-	err := m.marshal(&struct {
-		Cluster mkvCluster `ebml:"Cluster"`
-	}{m.cluster})
-	clear(m.cluster.SimpleBlock)
-	m.cluster.SimpleBlock = m.cluster.SimpleBlock[:0]
+	const timecode, perBlock = 1 + 1 + 8, 1 + 8 + 8 + 2 + 1
+	content := timecode + len(m.cluster)*perBlock + m.bytes
+	head := appendSize(append(m.heads[:0], 0x1f, 0x43, 0xb6, 0x75), uint64(content))
+	head = binary.BigEndian.AppendUint64(append(head, 0xe7, 0x88), uint64(m.since))
+	err := m.write(head)
+	for _, b := range m.cluster {
+		head = appendSize(append(head[:0], 0xa3), uint64(8+2+1+len(b.data)))
+		head = binary.BigEndian.AppendUint16(appendSize(head, b.track), uint16(b.ms))
+		flags := byte(0)
+		if b.keyframe {
+			flags = 0x80
+		}
+		err = errors.Join(err, m.write(append(head, flags)), m.write(b.data))
+	}
+	m.heads = head
+	clear(m.cluster)
+	m.cluster = m.cluster[:0]
 	return err
 }
+
+// appendSize appends a number below 2^56 as one of variable size, in 8 bytes.
+func appendSize(b []byte, n uint64) []byte { return binary.BigEndian.AppendUint64(b, n|1<<56) }
 
 // finish writes what is left and, where w can seek, the index, the duration and
 // the sizes.
@@ -224,7 +254,7 @@ func (m *matroska) finish(duration time.Duration) error {
 		return err
 	}
 	m.info.Duration = float64(duration) / float64(time.Millisecond)
-	size := binary.BigEndian.AppendUint64(nil, uint64(m.pos-m.start)|1<<56)
+	size := appendSize(nil, uint64(m.pos-m.start))
 	_, err := m.at.WriteAt(size, m.start-8)
 	return errors.Join(err, m.rewrite(m.head, m.infoAt-m.head, m.seekHead(cues)), m.rewrite(m.infoAt, m.tracks-m.infoAt, m.infoElement()))
 }
@@ -264,7 +294,7 @@ func mkvEntry(number int, s *scan) mkvTrack {
 	}
 	if isVideo(s.mime) {
 		t.TrackType, t.DefaultDuration = trackVideo, uint64(s.tick())*1e6
-		t.CodecID = map[string]string{mimeVP8: "V_VP8", mimeVP9: "V_VP9", mimeH264: "V_MPEG4/ISO/AVC"}[s.mime]
+		t.CodecID = map[string]string{mimeVP8: "V_VP8", mimeVP9: "V_VP9", mimeAV1: "V_AV1", mimeH264: "V_MPEG4/ISO/AVC"}[s.mime]
 		t.Video = &mkvVideo{uint64(s.width), uint64(s.height)}
 		return t
 	}

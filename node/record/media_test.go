@@ -20,13 +20,22 @@ import (
 	"github.com/pion/rtp/codecs"
 	"github.com/pion/webrtc/v4/pkg/media/ivfreader"
 	"github.com/pion/webrtc/v4/pkg/media/oggreader"
-	"go.uber.org/goleak"
 
+	"github.com/domicile/domicile/internal/leaks"
 	"github.com/domicile/domicile/node/sfu"
+	"github.com/domicile/domicile/residency"
+	"github.com/domicile/domicile/residency/residencytest"
 	"github.com/domicile/domicile/residency/vault"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(killedEnv); dir != "" {
+		if err := recordForever(dir); err != nil {
+			panic(err)
+		}
+	}
+	leaks.Main(m)
+}
 
 var t0 = time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC)
 
@@ -35,6 +44,7 @@ var (
 	codecVP8  = sfu.Codec{MimeType: "video/VP8", ClockRate: 90000}
 	codecVP9  = sfu.Codec{MimeType: "video/VP9", ClockRate: 90000}
 	codecH264 = sfu.Codec{MimeType: "video/H264", ClockRate: 90000}
+	codecAV1  = sfu.Codec{MimeType: "video/AV1", ClockRate: 90000}
 )
 
 func must(t *testing.T, err error) {
@@ -97,10 +107,13 @@ func film(t *testing.T, c sfu.Codec) []sample {
 		films[c.MimeType] = readOgg(t, path)
 	case codecVP8.MimeType:
 		tool(t, "ffmpeg", append(video, "-c:v", "libvpx", "-deadline", "realtime", "-cpu-used", "8", "-auto-alt-ref", "0", "-f", "ivf", path)...)
-		films[c.MimeType] = readIVF(t, path)
+		films[c.MimeType] = readIVF(t, path, 30)
 	case codecVP9.MimeType:
 		tool(t, "ffmpeg", append(video, "-c:v", "libvpx-vp9", "-deadline", "realtime", "-cpu-used", "8", "-auto-alt-ref", "0", "-f", "ivf", path)...)
-		films[c.MimeType] = readIVF(t, path)
+		films[c.MimeType] = readIVF(t, path, 30)
+	case codecAV1.MimeType:
+		tool(t, "ffmpeg", append(video, "-c:v", "libaom-av1", "-usage", "realtime", "-cpu-used", "8", "-f", "ivf", path)...)
+		films[c.MimeType] = readIVF(t, path, 30)
 	case codecH264.MimeType:
 		tool(t, "ffmpeg", append(video, "-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency", "-pix_fmt", "yuv420p",
 			"-x264-params", "sliced-threads=0:aud=1", "-f", "h264", path)...)
@@ -129,7 +142,7 @@ func readOgg(t *testing.T, path string) (out []sample) {
 	}
 }
 
-func readIVF(t *testing.T, path string) (out []sample) {
+func readIVF(t *testing.T, path string, rate int) (out []sample) {
 	f, err := os.Open(path)
 	must(t, err)
 	defer f.Close()
@@ -141,7 +154,7 @@ func readIVF(t *testing.T, path string) (out []sample) {
 			return out
 		}
 		must(t, err)
-		out = append(out, sample{time.Duration(len(out)) * time.Second / 30, b})
+		out = append(out, sample{time.Duration(len(out)) * time.Second / time.Duration(rate), b})
 	}
 }
 
@@ -161,6 +174,8 @@ func payloader(c sfu.Codec) rtp.Payloader {
 		return &codecs.VP8Payloader{EnablePictureID: true}
 	case codecVP9.MimeType:
 		return &codecs.VP9Payloader{InitialPictureIDFn: func() uint16 { return 5 }}
+	case codecAV1.MimeType:
+		return &codecs.AV1Payloader{}
 	case codecH264.MimeType:
 		return &codecs.H264Payloader{}
 	}
@@ -186,6 +201,8 @@ type publisher struct {
 	mute  [2]time.Duration // nothing is sent between these times of the film
 	halt  bool             // the media clock stands still while muted
 	quiet bool             // sends no reports
+	drift float64          // by which the media clock is faster than the wall clock
+	hurry float64          // by which both are faster than ours
 }
 
 // events packetises the film and puts it on the way.
@@ -193,7 +210,7 @@ func (p publisher) events() (out []event) {
 	pl := payloader(p.codec)
 	seq, halted := p.seq, time.Duration(0)
 	clock := func(at time.Duration) uint32 {
-		return p.ts + uint32(int64((at-halted).Seconds()*float64(p.codec.ClockRate)+0.5))
+		return p.ts + uint32(int64((at-halted).Seconds()*(1+p.drift)*float64(p.codec.ClockRate)+0.5))
 	}
 	next := time.Duration(0)
 	for _, s := range p.film {
@@ -203,7 +220,7 @@ func (p publisher) events() (out []event) {
 			}
 			continue
 		}
-		sent := t0.Add(p.joins + s.at + p.delay)
+		sent := t0.Add(p.joins + s.at - time.Duration(float64(s.at)*p.hurry) + p.delay)
 		parts := pl.Payload(1100, s.data)
 		for i, b := range parts {
 			pkt := rtp.Packet{Header: rtp.Header{Version: 2, PayloadType: 100, SequenceNumber: seq, Timestamp: clock(s.at), Marker: i == len(parts)-1}, Payload: b}
@@ -267,9 +284,9 @@ func newMeeting(t *testing.T) *meeting {
 	t.Helper()
 	keys, err := vault.OpenKeyStore(t.TempDir())
 	must(t, err)
-	v, err := vault.Open(t.TempDir(), keys, vault.Options{})
+	v, err := vault.Open(t.TempDir(), keys, vault.Options{Disk: residencytest.Disk(residency.ClassRecording)})
 	must(t, err)
-	rec, err := v.Create(vault.Meta{Room: "room", Policy: "eea-only", Node: "fra", Country: "DE"}, t0)
+	rec, err := v.Create(residencytest.Keep("room", "", residency.ClassRecording), vault.Meta{Room: "room", Policy: "eea-only", Node: "fra", Country: "DE"}, t0)
 	must(t, err)
 	return &meeting{t: t, vault: v, rec: rec}
 }
@@ -297,7 +314,7 @@ func (m *meeting) record(w *vault.TrackWriter, c sfu.Codec, events []event) (ask
 	for _, e := range events {
 		must(m.t, feed(r, e))
 	}
-	must(m.t, r.close())
+	must(m.t, r.close(ending{}))
 	return asked
 }
 
@@ -377,7 +394,7 @@ func flashesIn(t *testing.T, path string, n int) []time.Duration {
 // beepsIn finds the beeps of the n-th audio track.
 func beepsIn(t *testing.T, path string, n int) []time.Duration {
 	out := tool(t, "ffmpeg", "-v", "error", "-copyts", "-i", path, "-map", "0:a:"+strconv.Itoa(n), "-af",
-		"astats=metadata=1:reset=1,ametadata=print:key=lavfi.astats.Overall.RMS_level:file=-", "-f", "null", "-")
+		"astats=metadata=1:reset=1:measure_perchannel=none:measure_overall=RMS_level,ametadata=print:key=lavfi.astats.Overall.RMS_level:file=-", "-f", "null", "-")
 	return onsets(t, out, -30)
 }
 

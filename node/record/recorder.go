@@ -21,6 +21,9 @@ type recorder struct {
 	asm     *assembler
 	out     clusterBuilder
 	lastAsk time.Time // when a keyframe was last asked for
+	gaps    gapFinder
+	framed  time.Time // when the last packet of the newest frame came
+	late    uint32    // packets since then that the disk was too late for
 	err     error     // of the first write that failed
 }
 
@@ -39,6 +42,10 @@ func newRecorder(codec sfu.Codec, opts Options, write func([]byte) error) (*reco
 		frame:        func() {},
 		clock:        mediaClock{rate: int64(codec.ClockRate), zero: opts.Start},
 	}
+	r.gaps = gapFinder{zero: opts.Start, write: func(g gap, now time.Time) { r.out.addGap(g, now) }}
+	if !opts.Gone.IsZero() {
+		r.gaps.goesOn(opts.Gone)
+	}
 	if r.needKeyframe == nil {
 		r.needKeyframe = func() {}
 	}
@@ -46,14 +53,20 @@ func newRecorder(codec sfu.Codec, opts Options, write func([]byte) error) (*reco
 	return r, nil
 }
 
-// packet takes a packet and owns it from then on.
+// packet takes a packet, which is valid during the call.
 func (r *recorder) packet(p *packet) error {
 	now := p.arrival
+	r.gaps.came(now)
+	if gap, ok := r.order.straight(p); ok {
+		r.take(p, gap)
+		return r.settle(now)
+	}
+	p = p.keep()
 	for {
 		switch r.order.push(p) {
 		case pushLate, pushDuplicate:
 			r.drop(DropDuplicate)
-			release(p)
+			p.release()
 		case pushFull:
 			r.pop(now, true)
 			continue
@@ -70,16 +83,22 @@ func (r *recorder) report(sr sfu.SenderReport) error {
 	return r.settle(sr.Arrival)
 }
 
-// tick lets time pass.
-func (r *recorder) tick(now time.Time) error { return r.settle(now) }
+// tick lets time pass. Nothing that has come waits to be taken.
+func (r *recorder) tick(now time.Time, s State) error {
+	r.gaps.tick(now, s)
+	return r.settle(now)
+}
 
-// close hands out whatever is left.
-func (r *recorder) close() error {
+// close hands out whatever is left, and says why nothing follows if that has a cause.
+func (r *recorder) close(why ending) error {
 	var last time.Time
 	for r.pop(last, true) {
 	}
 	if a := r.clock.finish(); a != nil {
 		r.out.addArrival(*a, last)
+	}
+	if why.cause != 0 {
+		r.gaps.ends(why.cause, why.at)
 	}
 	r.flush()
 	return r.err
@@ -100,6 +119,14 @@ func (r *recorder) pop(now time.Time, force bool) bool {
 	if p == nil {
 		return false
 	}
+	r.take(p, gap)
+	p.release()
+	return true
+}
+
+// take hands the next packet to the assembler.
+func (r *recorder) take(p *packet, gap bool) {
+	r.late += p.late
 	media, window := r.clock.place(p.ts, p.arrival)
 	if window != nil {
 		r.out.addArrival(*window, p.arrival)
@@ -109,14 +136,16 @@ func (r *recorder) pop(now time.Time, force bool) bool {
 		r.lastAsk = p.arrival
 		r.needKeyframe()
 	}
-	release(p)
-	return true
 }
 
 func (r *recorder) addFrame(f frame, now time.Time) {
 	if r.out.dueBefore(f.pts) {
 		r.flush()
 	}
+	if f.gap && !r.framed.IsZero() {
+		r.missing(now)
+	}
+	r.framed, r.late, r.order.skipped = now, 0, 0
 	r.out.addFrame(f, now)
 	r.frame()
 	if r.out.due(now) {
@@ -124,15 +153,17 @@ func (r *recorder) addFrame(f frame, now time.Time) {
 	}
 }
 
+// missing marks what is missing before the frame whose last packet came now.
+func (r *recorder) missing(now time.Time) {
+	if r.late > 0 {
+		r.gaps.missing(DiskLate, r.framed, now, r.late)
+		return
+	}
+	r.gaps.missing(Loss, r.framed, now, r.order.skipped)
+}
+
 func (r *recorder) flush() {
 	if c := r.out.take(); c != nil && r.err == nil {
 		r.err = r.write(c)
-	}
-}
-
-func release(p *packet) {
-	if p.raw != nil {
-		buffers.Put(p.raw)
-		p.raw = nil
 	}
 }

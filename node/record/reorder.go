@@ -1,6 +1,9 @@
 package record
 
-import "time"
+import (
+	"sync"
+	"time"
+)
 
 const (
 	// reorderWait is how long a missing packet is waited for: a retransmission
@@ -13,14 +16,32 @@ const (
 	seqJump = 3000
 )
 
-// packet is one media packet, kept by its owner.
+// packet is one media packet.
 type packet struct {
 	seq     uint16
 	ts      uint32
 	marker  bool
 	payload []byte
 	arrival time.Time
-	raw     *[]byte // pooled memory behind payload, nil if there is none
+	raw     *[]byte // pooled memory behind payload of one that is kept
+	late    uint32  // packets before it for which the disk was too late
+}
+
+var buffers = sync.Pool{New: func() any { b := make([]byte, 0, 1500); return &b }}
+
+// keep returns a copy that may wait for others.
+func (p *packet) keep() *packet {
+	kept, buf := *p, buffers.Get().(*[]byte)
+	*buf = append((*buf)[:0], p.payload...)
+	kept.payload, kept.raw = *buf, buf
+	return &kept
+}
+
+func (p *packet) release() {
+	if p.raw != nil {
+		buffers.Put(p.raw)
+		p.raw, p.payload = nil, nil
+	}
 }
 
 // reorder puts packets into sequence and gives up on missing ones after a while.
@@ -31,6 +52,7 @@ type reorder struct {
 	started   bool
 	holeSince time.Time // when the hole at next was first seen; zero without one
 	broken    bool      // the next packet out follows a gap
+	skipped   uint32    // packets that were given up, as far as their numbers tell
 }
 
 // pushResult says what became of a packet.
@@ -43,6 +65,18 @@ const (
 	pushFull // too far ahead: pop with force, then push again
 )
 
+// straight reports whether a packet is the one to come and nothing waits, so that it
+// need not wait either.
+func (r *reorder) straight(p *packet) (gap, ok bool) {
+	if !r.started || r.held > 0 || p.seq != r.next {
+		return false, false
+	}
+	gap, r.broken = r.broken, false
+	r.next++
+	return gap, true
+}
+
+// push keeps a packet until it is its turn.
 func (r *reorder) push(p *packet) pushResult {
 	if !r.started {
 		r.started, r.next, r.broken = true, p.seq, true
@@ -86,6 +120,7 @@ func (r *reorder) pop(now time.Time, force bool) (p *packet, gap bool) {
 		}
 		for r.slots[r.next%reorderSlots] == nil {
 			r.next++
+			r.skipped++
 		}
 		r.broken = true
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/domicile/domicile/residency/vault"
@@ -18,6 +19,7 @@ type TrackCheck struct {
 	Clusters int
 	Bytes    int64 // valid bytes of the file
 	Finished bool  // false: cut behind Bytes
+	Gaps     []Gap `json:",omitempty"` // what is missing in it, and why
 }
 
 // Verify opens every cluster of every track and decodes it. An error says that
@@ -33,6 +35,7 @@ func Verify(ctx context.Context, r *vault.Reader) ([]TrackCheck, error) {
 		checks = append(checks, TrackCheck{
 			ID: t.Info.ID, Frames: s.frames,
 			Clusters: s.end.Clusters, Bytes: s.end.Offset, Finished: s.end.Finished,
+			Gaps: append(moved(r.Info.After, t.Meta), gapsOf(s.gaps)...),
 		})
 	}
 	return checks, nil
@@ -54,8 +57,29 @@ type scan struct {
 
 	arrivals []anchor
 	reports  []anchor
+	gaps     []gap // as they were written
 	end      vault.End
 	timeline timeline
+}
+
+// scanAll looks at tracks, two at once: a scan is mostly opening what is sealed.
+func scanAll(ctx context.Context, tracks []*vault.TrackReader, read func(n int)) ([]*scan, error) {
+	scans, errs := make([]*scan, len(tracks)), make([]error, len(tracks))
+	var wg sync.WaitGroup
+	next := make(chan int)
+	for range 2 {
+		wg.Go(func() {
+			for i := range next {
+				scans[i], errs[i] = scanTrack(ctx, tracks[i], read)
+			}
+		})
+	}
+	for i := range tracks {
+		next <- i
+	}
+	close(next)
+	wg.Wait()
+	return scans, errors.Join(errs...)
 }
 
 func scanTrack(ctx context.Context, t *vault.TrackReader, read func(n int)) (*scan, error) {
@@ -91,6 +115,8 @@ func (s *scan) see(e entry) {
 		s.arrivals = append(s.arrivals, *e.arrival)
 	case e.report != nil:
 		s.reports = append(s.reports, *e.report)
+	case e.gap != nil:
+		s.gaps = append(s.gaps, *e.gap)
 	case e.frame != nil:
 		s.seeFrame(e.frame)
 	}
@@ -123,8 +149,12 @@ func (s *scan) size(keyframe []byte) (w, h int) {
 		w, h, _ = vp8Size(keyframe)
 	case mimeVP9:
 		w, h, _ = vp9Size(keyframe)
-	case mimeH264:
-		config, cw, ch, err := avcConfig(keyframe)
+	case mimeH264, mimeAV1:
+		read := avcConfig
+		if s.mime == mimeAV1 {
+			read = av1Config
+		}
+		config, cw, ch, err := read(keyframe)
 		if err == nil && s.config == nil {
 			s.config = config
 		}

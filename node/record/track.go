@@ -12,7 +12,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -69,13 +68,14 @@ type Options struct {
 	// NeedKeyframe asks the publisher for a keyframe, at most every 500 ms. It is
 	// called from the goroutine of Run and must not block. Video needs it.
 	NeedKeyframe func()
+
+	// Gone is set in a part of a track that was recorded before: since then nothing of
+	// it came.
+	Gone time.Time
 }
 
 const (
-	// queueSize bounds the packets that wait for the disk: over 3 s of a
-	// 3 Mbit/s video, a few MB. Beyond it new packets are dropped: what waits
-	// is older and makes a whole frame sooner.
-	queueSize = 1024
+	// tickEvery is how often what has come is taken from the queue.
 	tickEvery = 50 * time.Millisecond
 	// syncEvery keeps the loss of a power failure under a second.
 	syncEvery = 500 * time.Millisecond
@@ -86,32 +86,40 @@ const (
 type Track struct {
 	// Static after construction.
 	w     ClusterWriter
-	queue chan message
+	queue *queue
 
 	// Owned by Run.
 	core  *recorder
-	dirty bool // written since the last sync
+	head  rtp.Packet // of the packet at hand
+	spare batch      // memory for the next one
+	dirty bool       // written since the last sync
 
+	state   atomic.Uint32 // bits of what the room knows: stateMuted, stateAway
+	late    atomic.Uint32 // packets dropped since the last one that found room in the queue
+	why     atomic.Pointer[ending]
 	stopped atomic.Bool
+	waits   atomic.Int64 // since when Run is at the disk, in ns since 1970; 0: it is not
 	stats   struct {
 		packets, frames, clusters, bytes atomic.Uint64
 		drops                            [dropReasons]atomic.Uint64
 	}
 }
 
-// message is a packet or a report on its way to Run.
-type message struct {
-	raw     *[]byte // nil for a report
-	report  sfu.SenderReport
-	arrival time.Time
-}
+const (
+	stateMuted = 1 << iota
+	stateAway
+)
 
-var buffers = sync.Pool{New: func() any { b := make([]byte, 0, 1500); return &b }}
+// ending says why a track ends, if it has a cause, and when it did.
+type ending struct {
+	cause Cause
+	at    time.Time
+}
 
 // NewTrack returns a track that records into w. It fails for codecs that cannot
 // be recorded.
 func NewTrack(w ClusterWriter, codec sfu.Codec, opts Options) (*Track, error) {
-	t := &Track{w: w, queue: make(chan message, queueSize)}
+	t := &Track{w: w, queue: newQueue()}
 	core, err := newRecorder(codec, opts, t.writeCluster)
 	if err != nil {
 		return nil, fmt.Errorf("record track: %w", err)
@@ -129,26 +137,36 @@ func (t *Track) WriteRTP(raw []byte, arrival time.Time) {
 		t.drop(DropStopped)
 		return
 	}
-	buf := buffers.Get().(*[]byte)
-	*buf = append((*buf)[:0], raw...)
-	select {
-	case t.queue <- message{raw: buf, arrival: arrival}:
-	default:
-		buffers.Put(buf)
+	late := t.late.Swap(0)
+	if !t.queue.put(raw, item{arrival: arrival, late: late}) {
+		t.late.Add(late + 1)
 		t.drop(DropQueueFull)
 	}
 }
+
+// Note takes what the room knows of the track now. It never blocks, and may be called
+// as often as one likes.
+func (t *Track) Note(s State) {
+	var bits uint32
+	if s.Muted {
+		bits |= stateMuted
+	}
+	if s.Away {
+		bits |= stateAway
+	}
+	t.state.Store(bits)
+}
+
+// Ends says why nothing is recorded from now on. It is called before the context of Run
+// ends.
+func (t *Track) Ends(c Cause, now time.Time) { t.why.CompareAndSwap(nil, &ending{c, now}) }
 
 // Report hands over a sender report in the clock of the packets given to
 // WriteRTP. It never blocks; a report that finds the queue full is forgotten,
 // the next one says the same.
 func (t *Track) Report(sr sfu.SenderReport) {
-	if t.stopped.Load() {
-		return
-	}
-	select {
-	case t.queue <- message{report: sr}:
-	default:
+	if !t.stopped.Load() {
+		t.queue.put(nil, item{report: &sr})
 	}
 }
 
@@ -168,6 +186,22 @@ func (t *Track) Stats() Stats {
 }
 
 func (t *Track) drop(r DropReason) { t.stats.drops[r].Add(1) }
+
+// Behind is for how long the disk has not taken what it was given.
+func (t *Track) Behind(now time.Time) time.Duration {
+	since := t.waits.Load()
+	if since == 0 {
+		return 0
+	}
+	return now.Sub(time.Unix(0, since))
+}
+
+// atDisk notes how long something takes that waits for the disk.
+func (t *Track) atDisk(do func() error) error {
+	t.waits.Store(time.Now().UnixNano())
+	defer t.waits.Store(0)
+	return do()
+}
 
 // Run records until ctx ends, then writes what is queued and closes the writer.
 // It returns at once with the error of a write that failed, such as a full disk;
@@ -193,13 +227,16 @@ func (t *Track) loop(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case m := <-t.queue:
-			err = t.handle(m)
+		case <-t.queue.wake:
+			err = t.takeAll()
 		case now := <-tick.C:
-			err = t.core.tick(now)
+			bits := t.state.Load()
+			if err = t.takeAll(); err == nil {
+				err = t.core.tick(now, State{Muted: bits&stateMuted != 0, Away: bits&stateAway != 0})
+			}
 			if err == nil && t.dirty && now.Sub(synced) >= syncEvery {
 				synced, t.dirty = now, false
-				err = t.w.Sync()
+				err = t.atDisk(t.w.Sync)
 			}
 		}
 		if err != nil {
@@ -209,36 +246,56 @@ func (t *Track) loop(ctx context.Context) error {
 }
 
 func (t *Track) drain() error {
-	for {
-		select {
-		case m := <-t.queue:
-			if err := t.handle(m); err != nil {
-				return err
-			}
-		default:
-			return t.core.close()
-		}
+	if err := t.takeAll(); err != nil {
+		return err
 	}
+	return t.core.close(t.ending())
 }
 
-func (t *Track) handle(m message) error {
-	if m.raw == nil {
-		return t.core.report(m.report)
+// ending is why nothing follows, if that has a cause.
+func (t *Track) ending() ending {
+	if e := t.why.Load(); e != nil {
+		return *e
 	}
-	var h rtp.Packet
-	if err := h.Unmarshal(*m.raw); err != nil {
+	if t.late.Load() > 0 {
+		return ending{DiskLate, t.core.framed}
+	}
+	return ending{}
+}
+
+// takeAll records what waits.
+func (t *Track) takeAll() error {
+	b := t.queue.take(t.spare)
+	rest := b.data
+	for _, m := range b.items {
+		raw := rest[:m.size]
+		rest = rest[m.size:]
+		if err := t.handle(raw, m); err != nil {
+			return err
+		}
+	}
+	t.spare = b.emptied()
+	return nil
+}
+
+func (t *Track) handle(raw []byte, m item) error {
+	if m.report != nil {
+		return t.core.report(*m.report)
+	}
+	h := &t.head
+	if err := h.Unmarshal(raw); err != nil {
 		t.drop(DropMalformed)
-		buffers.Put(m.raw)
+		t.late.Add(m.late)
 		return nil
 	}
 	return t.core.packet(&packet{
 		seq: h.SequenceNumber, ts: h.Timestamp, marker: h.Marker, payload: h.Payload,
-		arrival: m.arrival, raw: m.raw,
+		arrival: m.arrival, late: m.late,
 	})
 }
 
 func (t *Track) writeCluster(cluster []byte) error {
-	if err := t.w.Write(cluster); err != nil {
+	if err := t.atDisk(func() error { return t.w.Write(cluster) }); err != nil {
 		return err
 	}
 	t.dirty = true

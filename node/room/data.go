@@ -90,6 +90,7 @@ func (p *Participant) doData(lossless bool, b []byte) {
 func (r *Room) doLocalData(p *Participant, lossless bool, pkt *livekit.DataPacket, b []byte) {
 	if r.locals[p.identity] == p && p.info.Permission.CanPublishData {
 		r.spread(Data{Reliable: lossless, Packet: b}, pkt)
+		r.keepChat(p, pkt)
 	}
 }
 
@@ -150,10 +151,6 @@ func (r *Room) doRemoteData(from residency.NodeName, d Data) {
 	m := r.remotes[from]
 	if m == nil || !m.sent(pkt) && !(d.Server && fromServer(pkt)) {
 		r.log.Warn("data packet in the name of nobody at its node is dropped", "node", from)
-		return
-	}
-	if _, v := r.permit(from, residency.ClassChat); !v.Allow {
-		r.noteRefusal(from, v)
 		return
 	}
 	if p := m.participants[pkt.ParticipantSid]; p != nil && d.Reliable && pkt.Sequence != 0 {

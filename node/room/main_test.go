@@ -8,15 +8,15 @@ import (
 	"time"
 
 	"github.com/livekit/protocol/livekit"
-	"go.uber.org/goleak"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/domicile/domicile/internal/leaks"
 	"github.com/domicile/domicile/node/sfu"
 	"github.com/domicile/domicile/relay"
 	"github.com/domicile/domicile/residency"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 var start = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
@@ -55,11 +55,11 @@ func newStage(t testing.TB, policy string) *stage {
 			m, ok := s.members[n]
 			return m, s.bundle.Epoch, ok
 		},
-		Link:       func(residency.NodeName) *relay.Link { return nil },
-		Home:       func(string, string) residency.NodeName { return s.at },
-		Save:       func(r Record) error { s.saved = append(s.saved, r); return nil },
+		Link:       func(residency.NodeName) Link { return nil },
+		Home:       func(Record) residency.NodeName { return s.at },
+		Save:       func(_ residency.Permit, r Record) error { s.saved = append(s.saved, r); return nil },
 		ICEServers: func(string, string) []*livekit.ICEServer { return nil },
-		Forget:     func(name string) error { s.forgot = append(s.forgot, name); return nil },
+		Forget:     func(rec Record) error { s.forgot = append(s.forgot, rec.Name); return nil },
 		Now:        func() time.Time { return s.now.Add(time.Duration(s.passed.Load())) }, Log: slog.New(slog.DiscardHandler),
 	})
 	s.doHome(s.now)
@@ -112,4 +112,13 @@ func (s *stage) run(t *testing.T) (stop func()) {
 	done := make(chan struct{})
 	go func() { defer close(done); s.Run(ctx) }()
 	return func() { cancel(); <-done }
+}
+
+// renamed is a record as waw writes it with other metadata.
+func renamed(r Record, metadata string) Record {
+	old := r
+	r.Term++
+	r.Metadata = metadata
+	r.wrote(old, "waw")
+	return r
 }

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/domicile/domicile/control"
+	"github.com/domicile/domicile/node/rtc"
 	"github.com/domicile/domicile/node/sfu"
 	"github.com/domicile/domicile/relay"
 	"github.com/domicile/domicile/residency"
@@ -23,16 +24,17 @@ const (
 	KindHello        relay.Kind = 0x10 + iota // a node → the room's home: I am in the room, with these numbers
 	KindRoster                                // home → nodes: the room's record and its nodes
 	KindParticipants                          // node → node: the records of the participants it serves
-	KindSubscribe                             // node → publisher's node: send me these layers of a track
-	KindTrackOpen                             // publisher's node → node: the track comes under this alias
-	KindTrackClosed                           // publisher's node → node: the track does not come, or no longer
-	KindKeyframe                              // node → publisher's node: a decoder needs a keyframe
-	KindLayers                                // publisher's node → node: the layers that carry packets now
+	KindSubscribe                             // node → node that has a track: send me these layers of it
+	KindTrackOpen                             // its answer: the track comes under this alias
+	KindTrackClosed                           // its answer: the track does not come, or no longer
+	KindKeyframe                              // node → node that it gets a track from: a decoder needs a keyframe
+	KindLayers                                // the other way: the layers that carry packets now
 	KindData                                  // node → node: a data packet of a participant
 	KindSpeaking                              // node → node: who speaks among its participants
 	KindDataAsk                               // node → publisher's node: send reliable data again
 	KindDataHead                              // publisher's node → node: how far reliable data was sent
 	KindQuality                               // node → node: how good its participants' connections are
+	KindTrackVia                              // publisher's node → node: get the track from that node
 )
 
 // maxMessage bounds a decoded message; relay refuses larger ones already, this
@@ -43,7 +45,9 @@ const maxMessage = 1 << 20
 type Record struct {
 	Name             string     `json:"name"`
 	SID              string     `json:"sid"`
+	Tenant           string     `json:"tenant,omitempty"` // whose room it is; empty is no tenant's
 	Policy           string     `json:"policy"`
+	Pseudonym        string     `json:"pseudonym,omitempty"` // of the room in receipts; see residency/evidence
 	Metadata         string     `json:"metadata,omitempty"`
 	EmptyTimeout     uint32     `json:"empty_timeout,omitempty"`     // seconds
 	DepartureTimeout uint32     `json:"departure_timeout,omitempty"` // seconds
@@ -51,6 +55,14 @@ type Record struct {
 	CreatedMS        int64      `json:"created_ms"` // Unix milliseconds
 	Recording        *Recording `json:"recording,omitempty"`
 	RecordingProblem string     `json:"recording_problem,omitempty"` // why the last recording ended early
+	Term             uint64     `json:"term,omitempty"`              // of the home that wrote it last; 0: by a node that knows no terms
+	Versions         Versions   `json:"versions,omitzero"`           // when the fields that change were written
+}
+
+// SameTerms reports whether two records put the room under the same policy of the
+// same tenant.
+func (r Record) SameTerms(other Record) bool {
+	return r.Policy == other.Policy && r.Tenant == other.Tenant
 }
 
 // Recording says where a room is being recorded.
@@ -58,7 +70,17 @@ type Recording struct {
 	ID      string             `json:"id"`
 	Node    residency.NodeName `json:"node"`
 	Country residency.Country  `json:"country"`
-	SinceMS int64              `json:"since_ms"` // Unix milliseconds
+	SinceMS int64              `json:"since_ms"`         // Unix milliseconds
+	Part    int                `json:"part,omitempty"`   // of a recording that went on after its node was lost; 0 and 1: the first
+	Egress  []Egress           `json:"egress,omitempty"` // who wants what of the room; none: the host, everything
+}
+
+// recordingID is the id of the recording under way, "" if there is none.
+func (r *Record) recordingID() string {
+	if r.Recording == nil {
+		return ""
+	}
+	return r.Recording.ID
 }
 
 // Presence is a node's part in a room, as the node itself states it.
@@ -67,6 +89,8 @@ type Presence struct {
 	Participants int                `json:"participants"`
 	Outside      bool               `json:"outside,omitempty"`  // serves a participant from outside the media zone (R3)
 	Recorder     bool               `json:"recorder,omitempty"` // records the room
+	Who          uint32             `json:"who,omitempty"`      // digest of its participants' sids; see remote.differs
+	Told         string             `json:"told,omitempty"`     // id of the recording of which its participants have been told
 }
 
 // Present reports whether the node takes part at all.
@@ -77,6 +101,7 @@ func (p Presence) Present() bool { return p.Participants > 0 || p.Recorder }
 type Hello struct {
 	Presence Presence `json:"presence"`
 	Record   Record   `json:"record"`
+	HandOver bool     `json:"hand_over,omitempty"` // the node has recorded the room, leaves, and the recording may go on elsewhere
 }
 
 // Roster is the home's view of a room, sent whole.
@@ -94,16 +119,23 @@ type ParticipantRecord struct {
 	Version uint64                      `json:"version"` // rises with every change
 	Info    []byte                      `json:"info"`    // livekit.ParticipantInfo, protobuf
 	Media   map[sfu.TrackID]TrackRecord `json:"media,omitempty"`
-	Allow   *Permissions                `json:"allow,omitempty"` // who may receive the tracks; nil: everybody
+	Allow   *Permissions                `json:"allow,omitempty"`  // who may receive the tracks; nil: everybody
+	Number  uint64                      `json:"number,omitempty"` // of the connection; see joined
+	AgeMS   int64                       `json:"age_ms,omitempty"` // how long ago they joined
+	// Moves is how often the participant has been taken over by another node: of two
+	// nodes that state it, the one that did so last is right. See takeover.go.
+	Moves   uint32 `json:"moves,omitempty"`
+	Arrived bool   `json:"arrived,omitempty"` // its media comes to this node: the one before may let go
 }
 
 // TrackRecord is what another node has to know of a track to receive it.
 type TrackRecord struct {
 	Codec      sfu.Codec      `json:"codec"`
 	Available  sfu.LayerSet   `json:"available"`
-	Extensions sfu.Extensions `json:"ext"`           // as the publisher negotiated them: packets travel as they came
-	SVC        bool           `json:"svc,omitempty"` // one stream carries all the spatial layers
-	RED        uint8          `json:"red,omitempty"` // payload type of redundant audio
+	Extensions sfu.Extensions `json:"ext"`               // as the publisher negotiated them: packets travel as they came
+	SVC        bool           `json:"svc,omitempty"`     // one stream carries all the spatial layers
+	RED        uint8          `json:"red,omitempty"`     // payload type of redundant audio
+	Streams    []rtc.Stream   `json:"streams,omitempty"` // the publisher's, for a node that takes it over
 }
 
 // Participants carries changes of participant records. With Whole set, Here
@@ -119,10 +151,16 @@ type Participants struct {
 	Tell     bool                `json:"tell,omitempty"` // the sender knows nothing of the receiver's participants
 }
 
-// Subscribe asks for layers of a track; no layers ends the subscription.
+// Subscribe asks for layers of a track; no layers ends the subscription. The
+// publisher's node is told by it, too, what is wanted of a track that comes from
+// another node.
 type Subscribe struct {
-	Track  sfu.TrackID  `json:"track"`
-	Layers sfu.LayerSet `json:"layers"`
+	Track  sfu.TrackID        `json:"track"`
+	Layers sfu.LayerSet       `json:"layers"`         // that the sender, and all who get it from there, want
+	Own    sfu.LayerSet       `json:"own,omitempty"`  // of these, what is watched at the sender
+	Able   bool               `json:"able,omitempty"` // the sender can get it from another node than the publisher's
+	From   residency.NodeName `json:"from,omitempty"` // the other node from which it comes there now
+	Lost   residency.NodeName `json:"lost,omitempty"` // the other node from which it was to come, and does not
 }
 
 // TrackOpen answers Subscribe: the track's packets come under Alias.
@@ -131,12 +169,23 @@ type TrackOpen struct {
 	Alias     uint32       `json:"alias"`
 	Available sfu.LayerSet `json:"available"`
 	Rates     sfu.Rates    `json:"rates"`
+	// Path are the nodes by which it comes, from the publisher's to the sender. The
+	// publisher's node leaves it out; another that does not get the track itself has none.
+	Path []residency.NodeName `json:"path,omitempty"`
+}
+
+// TrackVia names the node from which the receiver is to get a track.
+type TrackVia struct {
+	Track sfu.TrackID        `json:"track"`
+	Plan  uint64             `json:"plan"` // rises with every plan of the track
+	Node  residency.NodeName `json:"node"`
 }
 
 // TrackClosed says that a track does not come, and why.
 type TrackClosed struct {
 	Track  sfu.TrackID `json:"track"`
 	Reason string      `json:"reason"`
+	Again  bool        `json:"again,omitempty"` // it will, when it is asked for again
 }
 
 // Keyframe asks the publisher's node for a keyframe.
@@ -162,8 +211,8 @@ type Data struct {
 	Prev uint32 `json:"prev,omitempty"`
 }
 
-// class says which data class a message belongs to, and so which zone guards it.
-func class(k relay.Kind) residency.Class {
+// Class says which data class a message belongs to, and so which zone guards it.
+func Class(k relay.Kind) residency.Class {
 	if k == KindData || k == KindDataAsk || k == KindDataHead {
 		return residency.ClassChat
 	}
@@ -196,6 +245,9 @@ func decode[T any](b []byte) (T, error) {
 	return v, nil
 }
 
+// Check reports a record that cannot be one, for a node that is shown it.
+func (r *Record) Check() error { return r.check() }
+
 func (r *Record) check() error {
 	switch {
 	case control.ValidRoomName(r.Name) != nil:
@@ -204,8 +256,18 @@ func (r *Record) check() error {
 		return errors.New("room record: its sid is missing or malformed")
 	case r.Policy == "":
 		return errors.New("room record names no policy")
+	case !validTenant(r.Tenant):
+		return errors.New("room record: its tenant is malformed")
+	case r.Term > maxTerm:
+		return fmt.Errorf("room record: term %d", r.Term)
 	}
 	return control.ValidMetadata(r.Metadata)
+}
+
+// validTenant holds for tenants what holds for nodes: see package configs.
+func validTenant(s string) bool {
+	_, err := residency.ParseNodeName(s)
+	return s == "" || err == nil
 }
 
 func (h *Hello) check() error { return h.Record.check() }
@@ -257,7 +319,13 @@ func (p *ParticipantRecord) info() (*livekit.ParticipantInfo, error) {
 	return info, nil
 }
 
+// maxStreams is what a track can have: a stream and one of repairs for each layer.
+const maxStreams = 2 * sfu.MaxLayers
+
 func (t *TrackRecord) check() error {
+	if len(t.Streams) > maxStreams {
+		return fmt.Errorf("track record with %d streams: at most %d", len(t.Streams), maxStreams)
+	}
 	for _, s := range []string{t.Codec.MimeType, t.Codec.SDPFmtpLine} {
 		if len(s) > maxCodecText || strings.ContainsFunc(s, unicode.IsControl) {
 			return errors.New("track record: its codec is malformed")

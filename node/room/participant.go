@@ -50,6 +50,7 @@ type Attendee struct {
 	Sid     string
 	Country residency.Country // where they are taken to be, "" if unknown
 	Kind    livekit.ParticipantInfo_Kind
+	Plain   bool // came without TLS
 }
 
 // Participant is one attendee's connection. Its own goroutine (Serve) owns the
@@ -62,7 +63,10 @@ type Participant struct {
 	identity string
 	join     signal.Join
 	country  residency.Country
+	plain    bool // came without TLS
+	direct   bool // has no signalling
 	inbox    chan func()
+	due      chan struct{} // the room says that it is time to look at deadlines
 	gone     chan struct{} // closed when Serve is about to return
 	done     chan struct{} // closed when its last signalling connection is told to close
 	stop     context.CancelCauseFunc
@@ -71,6 +75,10 @@ type Participant struct {
 	// Owned by Room.run.
 	info        *livekit.ParticipantInfo // replaced, never changed in place
 	version     uint64
+	number      uint64               // of the connection; see joined
+	joinedAt    time.Time            // zero: another node has handed it over
+	moves       uint32               // how often another node has taken it over
+	arrived     bool                 // its media comes to this node, which took it over
 	toldTo      uint64               // the newest notice of the herald that its greeting covers
 	wanted      map[sfu.TrackID]bool // explicit subscription choices
 	muted       map[sfu.TrackID]bool // tracks whose media is about to come
@@ -103,8 +111,11 @@ type Participant struct {
 	layers      map[sfu.TrackID][]*livekit.VideoLayer // of what it is subscribed to
 	heardAt     time.Time
 	active      bool
+	moving      bool            // taken over from another node, its media is not here yet
+	released    bool            // taken over by another node
 	source      reliable.Source // of the reliable data that the client sends
 	judge       *judge          // of its connection
+	streams     uint64          // how many changes of its streams the room was told
 	absent      bool            // neither signalling nor media is heard of: nothing is sent to it
 	mediaDown   bool            // nothing is heard of its media now
 
@@ -129,7 +140,7 @@ func Ending(err error) string {
 	case errors.Is(err, context.Canceled):
 		return "node stops"
 	}
-	for _, known := range []error{ErrFull, ErrClosed, errOffer, errAnswer} {
+	for _, known := range []error{ErrFull, ErrClosed, ErrEncrypted, errOffer, errAnswer} {
 		if errors.Is(err, known) {
 			return known.Error()
 		}
@@ -158,13 +169,29 @@ func (k kicked) Error() string { return "sent away: " + k.reason.String() }
 // Serve runs a participant until it leaves or is lost, over this signalling
 // connection first and over those that Resume gives it. It returns why it ended.
 func (r *Room) Serve(ctx context.Context, c conn, join signal.Join, att Attendee) error {
+	if err := r.admitsClient(c); err != nil {
+		return fmt.Errorf("join: %w", err)
+	}
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	first := join.First
+	p, err := r.newParticipant(stop, c, join, att)
+	if err != nil {
+		return fmt.Errorf("join: %w", err)
+	}
+	if err := r.call(ctx, func() error { return r.doAdmit(p, att) }); err != nil {
+		p.session.Close()
+		return fmt.Errorf("join: %w", err)
+	}
+	return p.serve(ctx, first)
+}
+
+// newParticipant makes a participant with its session; it is not in the room yet.
+func (r *Room) newParticipant(stop context.CancelCauseFunc, c conn, join signal.Join, att Attendee) (*Participant, error) {
 	join.First = signal.First{} // large, and of no further use
 	p := &Participant{
-		room: r, log: r.log.With("participant", att.Sid), sid: att.Sid, identity: join.Identity, join: join, country: att.Country,
-		inbox: make(chan func(), participantQ), gone: make(chan struct{}), done: make(chan struct{}), stop: stop, pending: newPendingTracks(),
+		room: r, log: r.log.With("participant", att.Sid), sid: att.Sid, identity: join.Identity, join: join, country: att.Country, plain: att.Plain, direct: isDirect(c),
+		inbox: make(chan func(), participantQ), due: make(chan struct{}, 1), gone: make(chan struct{}), done: make(chan struct{}), stop: stop, pending: newPendingTracks(),
 		wanted: map[sfu.TrackID]bool{}, muted: map[sfu.TrackID]bool{}, refused: map[sfu.TrackID]bool{},
 		cannot: map[string]bool{}, starved: map[sfu.TrackID]bool{}, lacking: map[sfu.TrackID]bool{}, hopeless: map[sfu.TrackID]bool{}, renamed: rate.NewLimiter(updateRate, updateBurst),
 		data: rate.NewLimiter(dataRate, dataBurst), subs: map[sfu.TrackID]*sfu.DownTrack{},
@@ -174,17 +201,18 @@ func (r *Room) Serve(ctx context.Context, c conn, join signal.Join, att Attendee
 	p.token.Store(join.Token)
 	p.attached = newLine(c)
 	p.line.Store(p.attached)
-	session, err := r.deps.Engine.NewSession(events{p}, rtc.SessionConfig{
+	session, err := r.deps.Engine.NewSession(events{p}, rtc.SessionConfig{Owner: r.owner(att.Sid),
 		MaxTracks: maxTracks, PionClient: join.SDK == "go", Single: join.Single, NoPause: join.NoPause, NoData: isDirect(c)})
-	if err != nil {
-		return fmt.Errorf("join: %w", err)
-	}
 	p.session = session
-	if err := r.call(ctx, func() error { return r.doAdmit(p, att) }); err != nil {
-		session.Close()
-		return fmt.Errorf("join: %w", err)
+	return p, err
+}
+
+// owner names a participant's connections for the relay, which reaches no others.
+func (r *Room) owner(sid string) string {
+	if r.deps.Owner == nil {
+		return ""
 	}
-	return p.serve(ctx, first)
+	return r.deps.Owner(r.name, sid)
 }
 
 // serve is the life of a participant who is in the room. At its end the media
@@ -239,8 +267,6 @@ func (p *Participant) doFirst(sent signal.First) error {
 }
 
 func (p *Participant) run(ctx context.Context) error {
-	tick := time.NewTicker(patienceTick)
-	defer tick.Stop()
 	var err error
 	for err == nil {
 		var requests <-chan *livekit.SignalRequest
@@ -258,9 +284,10 @@ func (p *Participant) run(ctx context.Context) error {
 			}
 		case f := <-p.inbox:
 			f()
-		case <-tick.C:
+		case <-p.due:
 			now := p.room.deps.Now()
 			p.doToken(now)
+			p.doStreams()
 			err = p.doPatience(now)
 		}
 	}
@@ -319,7 +346,9 @@ func (r *Room) doAdmit(p *Participant, att Attendee) error {
 		return fmt.Errorf("%w: %d participants at most", ErrFull, limit)
 	}
 	p.info = r.newInfo(p, att)
-	gone, _ := r.supersede(p.info)
+	p.joinedAt = r.deps.Now()
+	r.number(p)
+	gone, _ := r.supersede(p.info, p.number)
 	r.tellParticipants(gone)
 	p.send(&livekit.SignalResponse{Message: &livekit.SignalResponse_Join{Join: r.greeting(p)}})
 	r.knows(p)
@@ -351,15 +380,24 @@ func (r *Room) newInfo(p *Participant, att Attendee) *livekit.ParticipantInfo {
 	for k, v := range p.join.Attributes {
 		setAttribute(attrs, k, v)
 	}
-	attrs["domicile.node"] = string(r.deps.Self.Name)
-	attrs["domicile.country"] = string(r.deps.Self.Country)
-	attrs["domicile.city"] = r.deps.City
+	agree(attrs, p.join.Attributes, "")
+	if tok.Attributes[ConsentAttribute] == ConsentGiven {
+		attrs[ConsentAttribute] = ConsentGiven
+	}
+	r.stateWhere(attrs)
 	return &livekit.ParticipantInfo{
 		Sid: att.Sid, Identity: p.identity, Name: tok.Name, Metadata: tok.Metadata,
 		State: livekit.ParticipantInfo_JOINED, JoinedAt: now.Unix(), JoinedAtMs: now.UnixMilli(),
 		Version: 1, Permission: permission(tok), Region: string(r.deps.Self.Name),
 		Attributes: attrs, Kind: att.Kind, ClientProtocol: int32(p.join.ClientProtocol),
 	}
+}
+
+// stateWhere says in a participant's attributes which node serves them.
+func (r *Room) stateWhere(attrs map[string]string) {
+	attrs["domicile.node"] = string(r.deps.Self.Name)
+	attrs["domicile.country"] = string(r.deps.Self.Country)
+	attrs["domicile.city"] = r.deps.City
 }
 
 func (r *Room) greeting(p *Participant) *livekit.JoinResponse {
@@ -439,7 +477,8 @@ func (r *Room) localRecord(p *Participant) ParticipantRecord {
 	if err != nil {
 		panic(fmt.Sprintf("room: encoding a participant: %v", err))
 	}
-	rec := ParticipantRecord{Version: p.version, Info: b, Media: map[sfu.TrackID]TrackRecord{}, Allow: p.allow}
+	rec := ParticipantRecord{Version: p.version, Info: b, Media: map[sfu.TrackID]TrackRecord{}, Allow: p.allow, Moves: p.moves, Arrived: p.arrived,
+		Number: p.number, AgeMS: r.age(p).Milliseconds()}
 	for _, ti := range p.info.Tracks {
 		t := r.tracks[sfu.TrackID(ti.Sid)]
 		if t == nil {

@@ -164,8 +164,7 @@ func TestRoster(t *testing.T) {
 	s := newStage(t, "closed")
 	s.at = "waw"
 	s.doHome(s.now)
-	renamed := s.record
-	renamed.Metadata = "m"
+	renamed := renamed(s.record, "m")
 	s.says("nyc", KindRoster, Roster{Home: "nyc", Seq: 5, Record: renamed})
 	s.says("nyc", KindRoster, Roster{Home: "waw", Seq: 5, Record: renamed})
 	if s.record.Metadata != "" {
@@ -176,7 +175,7 @@ func TestRoster(t *testing.T) {
 		t.Fatal("the home's roster is not taken")
 	}
 	older := renamed
-	older.Metadata = "older"
+	older.Metadata, older.Versions.Metadata.Write = "older", 0
 	s.says("waw", KindRoster, Roster{Home: "waw", Seq: 4, Record: older})
 	if s.record.Metadata != "m" {
 		t.Fatal("an older roster is taken")
@@ -203,8 +202,7 @@ func TestRosterOfRestartedHome(t *testing.T) {
 	}
 	stop()
 	s.ended = false
-	renamed := s.record
-	renamed.Metadata = "new"
+	renamed := renamed(s.record, "new")
 	s.says("waw", KindRoster, Roster{Home: "waw", Seq: 1, Record: renamed})
 	if s.record.Metadata != "new" {
 		t.Error("the restarted home is not listened to")
@@ -291,6 +289,12 @@ func TestRecordingStates(t *testing.T) {
 		t.Fatal("waw's recording is not noted")
 	}
 	s.dropRemote("waw")
+	s.doLostRecording(s.now)
+	s.doLostRecording(s.now.Add(recorderGrace))
+	if s.record.Recording == nil {
+		t.Error("it is given up while people may still come")
+	}
+	s.doLostRecording(s.now.Add(nobodyWait))
 	if s.record.Recording != nil || !strings.Contains(s.record.RecordingProblem, "waw is gone") {
 		t.Errorf("got %+v", s.record)
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/livekit/protocol/livekit"
 
 	"github.com/domicile/domicile/control"
+	"github.com/domicile/domicile/node/record"
 	"github.com/domicile/domicile/node/sfu"
 	"github.com/domicile/domicile/residency"
 )
@@ -119,15 +120,21 @@ func (r *Room) setAllow(t *track, allow *Permissions) {
 			r.offerTo(t, p)
 		}
 	}
+	r.keepServing(t)
+	if r.recorder != nil && allow != nil {
+		r.recorder.drop(t.id, record.Permitted, r.deps.Now())
+	}
+}
+
+// keepServing ends the flow of a track to nodes on which nobody may have it any more.
+func (r *Room) keepServing(t *track) {
 	for name := range t.serving {
 		if !r.mayServe(t, name) {
 			t.stopServing(name, "not permitted by the publisher")
 			r.sendTo(name, KindTrackClosed, encode(TrackClosed{Track: t.id, Reason: "the publisher does not permit it"}))
 		}
 	}
-	if r.recorder != nil && allow != nil {
-		r.recorder.drop(t.id)
-	}
+	t.plan.due = true
 }
 
 // permitted reports whether somebody who wants a track may have it, and tells

@@ -38,7 +38,8 @@ type pendingTracks struct {
 type pendingTrack struct {
 	cid     string
 	info    *livekit.TrackInfo
-	variant bool // a published track in another codec
+	variant bool         // a published track in another codec
+	up      *sfu.UpTrack // of a track that goes on here; see takeover.go
 }
 
 func newPendingTracks() *pendingTracks { return &pendingTracks{changed: make(chan struct{})} }
@@ -161,7 +162,7 @@ func (p *Participant) mayPublish(req *livekit.AddTrackRequest) string {
 	case len(req.Cid) == 0 || len(req.Cid) > 256 || len(req.Name) > 256 || len(req.Layers) > 8 || len(req.SimulcastCodecs) > 4 || !validStream(req.Stream):
 		return "the track's description is too large or lacks its client id"
 	}
-	return ""
+	return p.room.encrypts(req)
 }
 
 // validStream accepts what may stand in the msid of somebody else's SDP, or
@@ -204,6 +205,10 @@ func (e events) Publish(in rtc.Incoming) *sfu.UpTrack {
 	if found == nil {
 		e.p.log.Warn("media of an unannounced track is ignored", "kind", in.Kind.String())
 		return nil
+	}
+	if found.up != nil {
+		e.p.room.post(func() { e.p.room.doComes(e.p, found.up) })
+		return found.up
 	}
 	info, p := found.info, e.p
 	id := sfu.TrackID(info.Sid)

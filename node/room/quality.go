@@ -248,10 +248,6 @@ func (r *Room) doQualities(from residency.NodeName, q Qualities) {
 	if m == nil {
 		return
 	}
-	if _, v := r.permit(from, residency.ClassSignalling); !v.Allow {
-		r.noteRefusal(from, v)
-		return
-	}
 	var changed []Quality
 	for _, x := range q.List {
 		if p := m.participants[x.SID]; p != nil && p.quality != x {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/livekit/protocol/livekit"
@@ -15,6 +14,7 @@ import (
 	"github.com/domicile/domicile/node/record"
 	"github.com/domicile/domicile/node/sfu"
 	"github.com/domicile/domicile/residency"
+	"github.com/domicile/domicile/residency/evidence"
 	"github.com/domicile/domicile/residency/vault"
 )
 
@@ -24,43 +24,85 @@ var ErrRefused = errors.New("recording is refused")
 // recorder writes the room's tracks to the vault. Its map is owned by Room.run;
 // each track has a goroutine of its own, so that nothing waits for the disk.
 type recorder struct {
-	rec    *vault.Recording
+	rec    tape
 	state  *Recording // as the room knows it
 	ctx    context.Context
 	stop   context.CancelFunc
 	tracks map[sfu.TrackID]*recording
-	alone  time.Time // since then nobody is in the room
-	wg     sync.WaitGroup
-	done   chan struct{} // closed when everything is written
+
+	withheld  map[sfu.TrackID]bool // not recorded until their participants may be
+	withdrawn map[string]bool      // identities that have taken their consent back
+	answers   map[string]*answer   // by sid: what was written down of their consent
+	stopped   map[sfu.TrackID]bool // tracks whose recording has ended
+
+	seen map[string]time.Time // when something of an egress was there last
+
+	alone time.Time // since then nobody is in the room
+	slow  time.Time // when the disk was behind last
+	told  bool      // that people know of it
+	wg    sync.WaitGroup
+	done  chan struct{} // closed when everything is written
 }
 
-// recording is one track on its way to the vault: a receiver like any other.
-type recording struct {
-	down *sfu.DownTrack
-	stop context.CancelFunc
-	sink atomic.Pointer[record.Track]
+// tape is what a recording is written to: a recording of the vault.
+type tape interface {
+	ID() vault.ID
+	Started() time.Time
+	Track(vault.TrackMeta) (record.ClusterWriter, error)
+	Renew(residency.Permit) error // the recording goes on under another permit
+	Revoke()                      // nothing more is written
+	Finish(now time.Time) error
+}
+
+// vaulted is a recording of the vault as a tape.
+type vaulted struct{ *vault.Recording }
+
+// Track implements tape.
+func (v vaulted) Track(m vault.TrackMeta) (record.ClusterWriter, error) {
+	w, err := v.Recording.Track(m)
+	if err != nil {
+		return nil, err
+	}
+	return w, nil
 }
 
 // StartRecording begins to record the room on this node. A room that is being
 // recorded already goes on; the recording under way is returned.
 func (r *Room) StartRecording(ctx context.Context) (*Recording, error) {
+	return r.startRecording(ctx, nil)
+}
+
+// startRecording takes what the egresses want, and everything if there are none.
+func (r *Room) startRecording(ctx context.Context, after *vault.After, list ...Egress) (*Recording, error) {
 	var meta vault.Meta
+	var permit residency.Permit
 	var running *Recording
 	err := r.call(ctx, func() (err error) {
-		running = r.record.Recording
-		meta, err = r.mayRecord()
-		return err
+		if meta, permit, err = r.mayRecord(); err != nil {
+			return err
+		}
+		meta.After = after
+		if after == nil {
+			if err := r.checkTracks(list); err != nil {
+				return err
+			}
+			if running, err = r.widen(list); err != nil || running != nil {
+				return err
+			}
+		}
+		running = r.under(after)
+		return nil
 	})
 	if err != nil || running != nil {
 		return running, err
 	}
-	rec, err := r.deps.Vault.Create(meta, r.deps.Now()) // touches the disk: not in the room's goroutine
+	rec, err := r.deps.Vault.Create(permit, meta, r.deps.Now()) // touches the disk: not in the room's goroutine
 	if err != nil {
 		return nil, fmt.Errorf("start recording: %w", err)
 	}
 	err = r.call(ctx, func() error {
-		running = r.doStartRecording(rec)
-		return nil
+		running, err = r.doStartRecording(vaulted{rec}, after, list...)
+		return err
 	})
 	if err != nil || running.ID != string(rec.ID()) {
 		err = errors.Join(err, rec.Finish(r.deps.Now())) // another one was faster, or the room has ended
@@ -69,55 +111,59 @@ func (r *Room) StartRecording(ctx context.Context) (*Recording, error) {
 }
 
 // mayRecord asks the policy and the gate about storing the room's recording here.
-func (r *Room) mayRecord() (vault.Meta, error) {
-	if r.ended {
-		return vault.Meta{}, ErrClosed
+func (r *Room) mayRecord() (vault.Meta, residency.Permit, error) {
+	refuse := func(format string, a ...any) (vault.Meta, residency.Permit, error) {
+		return vault.Meta{}, residency.Permit{}, fmt.Errorf("%w: "+format, append([]any{ErrRefused}, a...)...)
 	}
-	gate, self := r.deps.Gate(), r.deps.Self
-	policy, err := gate.Bundle().Policy(r.record.Policy)
+	if r.ended {
+		return vault.Meta{}, residency.Permit{}, ErrClosed
+	}
+	policy, err := r.deps.Gate().Bundle().PolicyFor(r.record.Tenant, r.record.Policy)
 	if err != nil {
-		return vault.Meta{}, fmt.Errorf("%w: %w", ErrRefused, err)
+		return refuse("%w", err)
 	}
 	if !policy.Recording.Allowed {
-		return vault.Meta{}, fmt.Errorf("%w: policy %q does not allow recordings", ErrRefused, policy.Name)
+		return refuse("policy %q does not allow recordings", policy.Name)
 	}
-	if policy.Recording.Consent {
-		return vault.Meta{}, fmt.Errorf("%w: policy %q demands the consent of every participant, which this version cannot collect", ErrRefused, policy.Name)
-	}
-	v := gate.Decide(residency.Request{Room: r.name, Policy: policy.Name, Class: residency.ClassRecording,
-		Peer: self, PeerEpoch: gate.Epoch(), Store: true, Now: r.deps.Now()})
+	permit, v := r.keep(residency.ClassRecording)
 	if !v.Allow {
-		return vault.Meta{}, fmt.Errorf("%w: %s", ErrRefused, v.Reason)
+		return refuse("%s", v.Reason)
 	}
 	if r.deps.Vault == nil {
-		return vault.Meta{}, fmt.Errorf("%w: node %s has no vault", ErrRefused, self.Name)
+		return refuse("node %s has no vault", v.Peer)
 	}
-	for _, t := range r.tracks {
-		if t.info.Encryption != 0 {
-			return vault.Meta{}, fmt.Errorf("%w: the room is end-to-end encrypted", ErrRefused)
-		}
+	if err := keepsIn(policy, r.encrypted(), "recording"); err != nil {
+		return refuse("%w", err)
 	}
-	return vault.Meta{Room: r.name, Policy: policy.Name, Node: self.Name, Country: self.Country}, nil
+	return vault.Meta{Room: r.name, Tenant: r.record.Tenant, Policy: policy.Name, Node: v.Peer, Country: r.deps.Self.Country}, permit, nil
 }
 
 // doStartRecording tells the room first and records then (R9).
-func (r *Room) doStartRecording(rec *vault.Recording) *Recording {
-	if r.recorder != nil {
-		return r.recorder.state
+func (r *Room) doStartRecording(rec tape, after *vault.After, list ...Egress) (*Recording, error) {
+	if r.recorder != nil && after == nil {
+		return r.widen(list)
 	}
-	if r.record.Recording != nil {
-		return r.record.Recording
+	if r.recorder != nil {
+		return r.recorder.state, nil
+	}
+	if cur := r.under(after); cur != nil {
+		return cur, nil
 	}
 	state := &Recording{ID: string(rec.ID()), Node: r.deps.Self.Name, Country: r.deps.Self.Country,
-		SinceMS: rec.Started().UnixMilli()}
+		SinceMS: rec.Started().UnixMilli(), Egress: list}
+	if after != nil {
+		state.Part = after.Part
+	}
 	ctx, stop := context.WithCancel(context.Background())
-	r.recorder = &recorder{rec: rec, state: state, ctx: ctx, stop: stop, tracks: map[sfu.TrackID]*recording{}, done: make(chan struct{})}
+	r.recorder = &recorder{rec: rec, state: state, ctx: ctx, stop: stop, tracks: map[sfu.TrackID]*recording{},
+		withheld: map[sfu.TrackID]bool{}, withdrawn: map[string]bool{}, answers: map[string]*answer{}, stopped: map[sfu.TrackID]bool{}, seen: map[string]time.Time{}, done: make(chan struct{})}
 	r.noteRecording(state, "")
 	for _, t := range r.tracks {
 		r.recordTrack(t)
 	}
+	r.egressesBegin(list)
 	r.log.Info("recording started", "recording", state.ID)
-	return state
+	return state, nil
 }
 
 // noteRecording changes the room's recording state: directly at home, through
@@ -131,6 +177,7 @@ func (r *Room) noteRecording(state *Recording, problem string) {
 	r.record.Recording, r.record.RecordingProblem = state, problem
 	r.tellRoom()
 	r.publish()
+	r.home.told = Presence{} // the home hears of it now, also where nothing else is new
 	r.doHome(r.deps.Now())
 }
 
@@ -138,6 +185,12 @@ func (r *Room) noteRecording(state *Recording, problem string) {
 func (r *Room) takeRecording(from residency.NodeName, h Hello) {
 	cur, said := r.record.Recording, h.Record.Recording
 	switch {
+	case cur != nil && said != nil && cur.Node == from && h.Presence.Recorder && cur.ID == said.ID && !cur.sameEgresses(said):
+		r.setRecord(func(rec *Record) { rec.Recording = said })
+	case cur != nil && said != nil && cur.Node == from && h.Presence.Recorder && cur.ID == said.ID && r.record.RecordingProblem != h.Record.RecordingProblem:
+		r.setRecord(func(rec *Record) { rec.RecordingProblem = h.Record.RecordingProblem })
+	case cur != nil && cur.Node == from && !h.Presence.Recorder && h.HandOver:
+		r.home.lost = r.deps.Now().Add(-recorderGrace) // it goes on elsewhere at once
 	case cur == nil && h.Presence.Recorder && said != nil && said.Node == from,
 		cur != nil && cur.Node == from && !h.Presence.Recorder:
 		r.setRecord(func(rec *Record) {
@@ -162,24 +215,20 @@ func (r *Room) keepRecording() {
 		return
 	}
 	r.record.Recording = r.recorder.state
+	if r.recorder.told {
+		r.record.RecordingProblem = r.slowText()
+	}
 }
 
-// dropLostRecording takes note, on the home, that the node that recorded the
-// room is gone. Where that was the home itself, each node does so for its own
-// attendees; a home that comes back states the truth with its next roster.
+// dropLostRecording takes note that the home, which recorded the room, is gone: each
+// node does so for its own attendees. A home that comes back, or the next, states the
+// truth with its next roster.
 func (r *Room) dropLostRecording(node residency.NodeName) {
-	if cur := r.record.Recording; cur == nil || cur.Node != node {
-		return
+	if cur := r.record.Recording; cur == nil || cur.Node != node || r.home.name == r.deps.Self.Name {
+		return // the home looks after it in doLostRecording
 	}
-	lost := func(rec *Record) {
-		rec.Recording = nil
-		rec.RecordingProblem = "the recording stopped: node " + string(node) + " is gone; what was recorded is kept there"
-	}
-	if r.home.name == r.deps.Self.Name {
-		r.setRecord(lost)
-		return
-	}
-	lost(&r.record)
+	r.home.recorded = r.record.Recording
+	r.record.Recording, r.record.RecordingProblem = nil, lostText(node, "")
 	r.tellRoom()
 	r.publish()
 }
@@ -189,10 +238,15 @@ func (r *Room) dropLostRecording(node residency.NodeName) {
 func (r *Room) recordTrack(t *track) {
 	rc := r.recorder
 	if t.allow != nil {
-		rc.drop(t.id) // its publisher picks who may have it, and a recording is for anybody
+		rc.drop(t.id, record.Permitted, r.deps.Now()) // its publisher picks who may have it, and a recording is for anybody
 		return
 	}
-	if rc.tracks[t.id] != nil || rc.ctx.Err() != nil || t.base != "" {
+	before := rc.tracks[t.id]
+	if rc.stopped[t.id] || before != nil && before.left.IsZero() || rc.ctx.Err() != nil || t.base != "" {
+		return
+	}
+	if !rc.state.wants(t) || !r.capturable(t) {
+		rc.withhold(t.id)
 		return
 	}
 	_, err := record.NewTrack(nil, t.media.Codec, record.Options{})
@@ -204,7 +258,7 @@ func (r *Room) recordTrack(t *track) {
 		return
 	}
 	r.ensureUp(t)
-	x := &recording{}
+	x := &recording{subject: t.subject(), began: r.deps.Now(), codec: t.media.Codec, files: file(t.id, before)}
 	ctx, stop := context.WithCancel(rc.ctx)
 	x.stop = stop
 	x.down = sfu.NewDownTrack(t.up, sfu.DownConfig{Report: func(sr sfu.SenderReport, _ sfu.Out) {
@@ -213,10 +267,16 @@ func (r *Room) recordTrack(t *track) {
 		}
 	}})
 	rc.tracks[t.id] = x
-	meta := r.trackMeta(t)
+	meta, opts := r.trackMeta(t, x.files), record.Options{Start: rc.rec.Started()}
+	if before != nil {
+		opts.Gone = before.left
+	}
 	rc.wg.Go(func() {
 		defer x.down.Close()
-		if err := r.writeTrack(ctx, rc.rec, x, meta, t.media.Codec); err != nil {
+		if err := r.writeTrack(ctx, rc.rec, x, meta, opts); err != nil {
+			if errors.Is(err, residency.ErrNotKept) && ctx.Err() != nil {
+				return // stopped for this very reason, which has been told
+			}
 			r.log.Error("recording a track", "recording", rc.rec.ID(), "track", meta.TrackID, "error", err)
 			select { // not post: at the room's end this goroutine is waited for
 			case r.inbox <- func() { r.doRecordingFailed(rc, err) }:
@@ -239,16 +299,17 @@ func (w recordWriter) Write(_ sfu.Out, rtp []byte, _ int) error {
 }
 
 // writeTrack records a track until it ends.
-func (r *Room) writeTrack(ctx context.Context, rec *vault.Recording, x *recording, meta vault.TrackMeta, codec sfu.Codec) error {
+func (r *Room) writeTrack(ctx context.Context, rec tape, x *recording, meta vault.TrackMeta, opts record.Options) error {
 	w, err := rec.Track(meta)
 	if err != nil {
 		return err
 	}
 	const ssrc = 1 // of a stream that nobody else sees
 	now := r.deps.Now
-	sink, err := record.NewTrack(w, codec, record.Options{Start: rec.Started(), NeedKeyframe: func() {
+	opts.NeedKeyframe = func() {
 		x.down.HandleRTCP([]rtcp.Packet{&rtcp.PictureLossIndication{MediaSSRC: ssrc}}, now(), &sfu.Scratch{})
-	}})
+	}
+	sink, err := record.NewTrack(w, x.codec, opts)
 	if err != nil {
 		return errors.Join(err, w.Close())
 	}
@@ -257,15 +318,19 @@ func (r *Room) writeTrack(ctx context.Context, rec *vault.Recording, x *recordin
 	return sink.Run(ctx)
 }
 
-func (r *Room) trackMeta(t *track) vault.TrackMeta {
+func (r *Room) trackMeta(t *track, files []vault.TrackID) vault.TrackMeta {
 	name := t.ownerIdentity
 	for _, p := range r.participants() {
 		if p.Sid == t.ownerSID && p.Name != "" {
 			name = p.Name
 		}
 	}
+	part := 0
+	if len(files) > 1 {
+		part = len(files)
+	}
 	return vault.TrackMeta{
-		TrackID: vault.TrackID(t.id), Participant: t.ownerIdentity, Name: name,
+		TrackID: files[len(files)-1], Part: part, Participant: t.ownerIdentity, Name: name,
 		Source: strings.ToLower(t.info.Source.String()), Kind: t.kind().String(),
 		MimeType: t.media.Codec.MimeType, ClockRate: t.media.Codec.ClockRate, Channels: t.media.Codec.Channels,
 		FmtpLine: t.media.Codec.SDPFmtpLine, Start: r.deps.Now().Sub(r.recorder.rec.Started()),
@@ -296,12 +361,56 @@ func (rc *recorder) tick(now time.Time) {
 	}
 }
 
-// drop ends the recording of one track.
-func (rc *recorder) drop(id sfu.TrackID) {
-	if x := rc.tracks[id]; x != nil {
-		x.stop() // it stays in the map: a track that comes back has its file already
+const (
+	// slowAfter is how long the disk may take for what it is given before people are
+	// told: a flush takes so long on a busy disk now and then, and the queue of a track
+	// lasts for seconds. With the rooms' tick it is less than a second (G10).
+	slowAfter = 700 * time.Millisecond
+	// fastAfter is for how long it must have kept up before they are told so.
+	fastAfter = 5 * time.Second
+)
+
+// behind is for how long the disk has not taken something of a recording.
+func (rc *recorder) behind(now time.Time) (d time.Duration) {
+	for id, x := range rc.tracks {
+		switch s := x.sink.Load(); {
+		case s != nil:
+			d = max(d, s.Behind(now))
+		case !rc.stopped[id] && x.left.IsZero():
+			d = max(d, now.Sub(x.began)) // its file is not there yet
+		}
+	}
+	return d
+}
+
+func (r *Room) slowText() string {
+	return "the disk of node " + string(r.deps.Self.Name) + " does not keep up: parts of the recording may be missing"
+}
+
+// doSlowDisk tells people that the disk does not keep up, and that it does again. The
+// recording goes on: what is missing in it is marked there.
+func (r *Room) doSlowDisk(now time.Time) {
+	rc := r.recorder
+	if rc == nil {
+		return
+	}
+	slow := rc.behind(now) >= slowAfter
+	if slow {
+		rc.slow = now
+	}
+	switch {
+	case slow && !rc.told:
+		rc.told = true
+		r.log.Warn("the disk does not keep up with a recording", "recording", rc.rec.ID())
+		r.noteRecording(rc.state, r.slowText())
+	case !slow && rc.told && now.Sub(rc.slow) >= fastAfter:
+		rc.told = false
+		r.noteRecording(rc.state, "")
 	}
 }
+
+// policyStopped is what people are told of a recording that may not go on.
+const policyStopped = "the recording stopped: the policy does not allow it any more"
 
 // doRecordingFailed stops a recording that cannot be written; the meeting goes on.
 func (r *Room) doRecordingFailed(rc *recorder, err error) {
@@ -309,7 +418,10 @@ func (r *Room) doRecordingFailed(rc *recorder, err error) {
 		return
 	}
 	problem := "the recording stopped: it cannot be written"
-	if errors.Is(err, vault.ErrDiskFull) {
+	switch {
+	case errors.Is(err, residency.ErrNotKept):
+		problem = policyStopped
+	case errors.Is(err, vault.ErrDiskFull):
 		problem = "the recording stopped: the disk of node " + string(r.deps.Self.Name) + " is full; what was recorded is kept"
 	}
 	r.doStopRecording(problem)
@@ -324,18 +436,31 @@ func (r *Room) doStopRecording(problem string) <-chan struct{} {
 	}
 	r.recorder = nil
 	rc.stop()
+	ended := r.egressesEnd(rc, problem)
 	r.writing.Go(func() {
 		defer close(rc.done)
 		rc.wg.Wait()
 		if err := rc.rec.Finish(r.deps.Now()); err != nil {
 			r.log.Error("finishing a recording", "recording", rc.rec.ID(), "error", err)
 		}
+		r.noteRecorded(rc.rec.ID())
+		ended()
 		r.log.Info("recording is complete", "recording", rc.rec.ID())
 	})
 	if !r.ended {
 		r.noteRecording(nil, problem)
 	}
 	return rc.done
+}
+
+// noteRecorded counts what a recording has put on the disk.
+func (r *Room) noteRecorded(id vault.ID) {
+	if r.deps.Kept == nil {
+		return
+	}
+	if info, err := r.deps.Vault.Info(id); err == nil {
+		r.deps.Kept(r.name, evidence.Recorded, residency.ClassRecording, len(info.Tracks), int(info.Size()))
+	}
 }
 
 // StopRecording ends the recording on this node and waits until it is complete.

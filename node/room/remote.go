@@ -2,9 +2,8 @@ package room
 
 import (
 	"bytes"
-	"context"
 	"fmt"
-	"log/slog"
+	"maps"
 	"time"
 
 	"github.com/livekit/protocol/livekit"
@@ -21,25 +20,61 @@ type remote struct {
 	presence     Presence
 	heard        bool                          // presence is from the node itself, not from a roster
 	heardAt      time.Time                     // when it spoke last
+	comparedAt   time.Time                     // when it was asked last for all its participants
 	participants map[string]*remoteParticipant // by sid
+	rivals       map[string]bool               // sids of earlier connections, as far as is known here; see noteRival
 	lostAt       time.Time                     // its link went down then
+	suspect      bool                          // nothing arrives from it just now
 	speaking     map[string]float32            // levels by sid of those who speak, as it said last
 	spokeAt      time.Time                     // when that was
 	refused      string                        // last refusal, so that it is logged once
+
+	// doubted says since when its word that it serves somebody from outside may
+	// have been taken back without this node hearing of it; zero: it stands.
+	doubted time.Time
+
+	apart time.Time // since then it goes by other policies; zero: it does not
+}
+
+// followWait is how long media that flows goes on while the other node is at a
+// newer version of the policies: within it the mesh has followed, or does not agree.
+const followWait = 300 * time.Millisecond
+
+// doubtWait is how long a doubted word still counts: who meant it has repeated it
+// by then, and an edge outside gets nothing longer than R3 lets it.
+const doubtWait = time.Second
+
+// doubt waits for a node to say again that it serves somebody from outside: its
+// goodbye may have been lost with a link, or was refused under other policies.
+func (m *remote) doubt(now time.Time) {
+	if m.doubted.IsZero() {
+		m.doubted = now
+	}
 }
 
 type remoteParticipant struct {
 	version uint64
+	number  uint64 // of the connection; see joined
 	info    *livekit.ParticipantInfo
 	order   reliable.Order // of its reliable data
 	quality Quality        // as its node stated it last
+	allow   *Permissions   // who may receive its tracks
+	moves   uint32         // see ParticipantRecord
+}
+
+// forgone reports whether a doubt has lasted too long.
+func (m *remote) forgone(now time.Time) bool {
+	return !m.doubted.IsZero() && now.Sub(m.doubted) >= doubtWait
 }
 
 // outside reports whether the node serves somebody from outside the media zone.
 // Its own word is not enough once it has spoken: it has to name participants.
-func (m *remote) outside() bool {
-	if m.heard {
-		return m.presence.Outside && len(m.participants) > 0
+func (m *remote) outside(now time.Time) bool {
+	switch {
+	case m.forgone(now):
+		return false
+	case m.heard:
+		return m.presence.Outside && len(m.participants)+len(m.rivals) > 0
 	}
 	return m.presence.Outside && m.presence.Participants > 0
 }
@@ -47,14 +82,15 @@ func (m *remote) outside() bool {
 // permit asks the gate whether a class of this room may go to (or come from) a node.
 func (r *Room) permit(to residency.NodeName, c residency.Class) (residency.Permit, residency.Verdict) {
 	m := r.remotes[to]
-	return r.ask(to, c, m != nil && m.outside())
+	return r.ask(to, c, m != nil && m.outside(r.deps.Now()))
 }
 
 // admits asks the gate whether a node with this presence may be in the room.
 func (r *Room) admits(node residency.NodeName, p Presence) bool {
 	_, v := r.ask(node, residency.ClassSignalling, p.Outside && p.Participants > 0)
 	if !v.Allow && p.Present() {
-		r.noteRefusal(node, v)
+		r.turnAway(node, v)
+		r.keptFrom(v)
 	}
 	return v.Allow
 }
@@ -65,10 +101,31 @@ func (r *Room) ask(to residency.NodeName, c residency.Class, outside bool) (resi
 		return residency.Permit{}, residency.Verdict{Peer: to, Class: c, Rule: residency.RuleCertificate,
 			Reason: fmt.Sprintf("node %s is not a verified member of the mesh", to)}
 	}
-	return r.deps.Gate().Permit(residency.Request{
-		Room: r.name, Policy: r.record.Policy, Class: c, Peer: peer, PeerEpoch: epoch,
-		OutsideParticipant: outside, Now: r.deps.Now(),
-	})
+	return r.deps.Gate().Permit(r.asking(peer, epoch, c, outside))
+}
+
+// asking is the question whether a class of this room may go to (or come from) a node.
+func (r *Room) asking(peer residency.Node, epoch residency.Epoch, c residency.Class, outside bool) residency.Request {
+	return residency.Request{
+		Room: r.name, Tenant: r.record.Tenant, Policy: r.record.Policy, Class: c, Peer: peer, PeerEpoch: epoch,
+		OutsideParticipant: outside, Contradiction: r.contradiction(peer.Name), NoEvidence: r.noEvidence(), Now: r.deps.Date(),
+	}
+}
+
+// noEvidence says why what happens now could not be proved afterwards.
+func (r *Room) noEvidence() string {
+	if r.deps.NoEvidence == nil {
+		return ""
+	}
+	return r.deps.NoEvidence(r.name)
+}
+
+// contradiction says why a node is not believed to be where its certificate says.
+func (r *Room) contradiction(of residency.NodeName) string {
+	if r.deps.Contradiction == nil {
+		return ""
+	}
+	return r.deps.Contradiction(of)
 }
 
 // sendTo sends a message of the room to a node if the gate permits it.
@@ -76,9 +133,10 @@ func (r *Room) sendTo(to residency.NodeName, kind relay.Kind, body []byte) error
 	if to == "" || to == r.deps.Self.Name {
 		return fmt.Errorf("send to %q: not another node", to)
 	}
-	permit, verdict := r.permit(to, class(kind))
+	permit, verdict := r.permit(to, Class(kind))
 	if !verdict.Allow {
 		r.noteRefusal(to, verdict)
+		r.keptFrom(verdict)
 		return fmt.Errorf("send to %q: %s", to, verdict.Reason)
 	}
 	link := r.deps.Link(to)
@@ -88,23 +146,23 @@ func (r *Room) sendTo(to residency.NodeName, kind relay.Kind, body []byte) error
 	return link.Send(permit, kind, body)
 }
 
-// noteRefusal logs a refusal when it is new.
-func (r *Room) noteRefusal(to residency.NodeName, v residency.Verdict) {
-	m := r.remotes[to]
-	if m == nil || m.refused == v.Reason {
-		return
+// keptFrom has it counted that a node did not get what it would have got.
+func (r *Room) keptFrom(v residency.Verdict) {
+	if r.deps.Refused != nil {
+		r.deps.Refused(r.name, v)
 	}
-	m.refused = v.Reason
-	level := slog.LevelWarn
-	if v.Rule == residency.RuleEdgeEmpty {
-		level = slog.LevelInfo // an edge outside the zone has lost its last outside participant
-	}
-	r.log.Log(context.Background(), level, "residency refuses", "node", to, "class", v.Class, "rule", v.Rule, "reason", v.Reason)
 }
 
-// meet adds a node to the room and tells it who is here.
+// meet adds a node to the room and tells it who is here. The home has heard of it
+// from itself; on other nodes an edge outside has to speak first, because what the
+// home says of it may be older than its goodbye.
 func (r *Room) meet(p Presence) {
-	r.remotes[p.Node] = &remote{name: p.Node, presence: p, participants: map[string]*remoteParticipant{}}
+	m := &remote{name: p.Node, presence: p, participants: map[string]*remoteParticipant{}}
+	if r.home.name != r.deps.Self.Name {
+		m.doubt(time.Time{}.Add(1))
+	}
+	r.remotes[p.Node] = m
+	delete(r.strangers, p.Node)
 	r.introduce(p.Node, true)
 }
 
@@ -156,6 +214,9 @@ func (r *Room) doMessage(from residency.NodeName, kind relay.Kind, body []byte) 
 	if r.ended {
 		return
 	}
+	if !r.hears(from, kind) {
+		return
+	}
 	var err error
 	switch kind {
 	case KindHello:
@@ -180,6 +241,8 @@ func (r *Room) doMessage(from residency.NodeName, kind relay.Kind, body []byte) 
 		err = handle(body, func(d DataAsk) { r.doDataAsk(from, d) })
 	case KindDataHead:
 		err = handle(body, func(d DataHead) { r.doDataHead(from, d) })
+	case KindTrackVia:
+		err = handle(body, func(v TrackVia) { r.doTrackVia(from, v) })
 	case KindQuality:
 		err = handle(body, func(q Qualities) { r.doQualities(from, q) })
 	case KindData:
@@ -214,7 +277,7 @@ func (r *Room) doParticipants(from residency.NodeName, msg Participants) {
 		r.forgetAsked(from)
 		defer r.introduce(from, false)
 	}
-	m.presence, m.heard, m.heardAt, m.lostAt = msg.Presence, true, r.deps.Now(), time.Time{}
+	m.presence, m.heard, m.heardAt, m.lostAt, m.doubted = msg.Presence, true, r.deps.Now(), time.Time{}, time.Time{}
 	// The receiver asks too: a node that may not be in this room has nobody in it.
 	admitted := r.admits(from, msg.Presence)
 	var changed []*livekit.ParticipantInfo
@@ -226,6 +289,7 @@ func (r *Room) doParticipants(from residency.NodeName, msg Participants) {
 		}
 	}
 	for _, sid := range msg.Left {
+		delete(m.rivals, sid)
 		changed = append(changed, r.loseParticipant(m, sid, livekit.DisconnectReason_CLIENT_INITIATED)...)
 	}
 	if msg.Whole {
@@ -233,6 +297,7 @@ func (r *Room) doParticipants(from residency.NodeName, msg Participants) {
 		for _, sid := range msg.Here {
 			here[sid] = true
 		}
+		maps.DeleteFunc(m.rivals, func(sid string, _ bool) bool { return !here[sid] })
 		for sid := range m.participants {
 			if !here[sid] {
 				changed = append(changed, r.loseParticipant(m, sid, livekit.DisconnectReason_CLIENT_INITIATED)...)
@@ -243,6 +308,9 @@ func (r *Room) doParticipants(from residency.NodeName, msg Participants) {
 	r.tellParticipants(changed)
 	for i := range infos {
 		r.followTracks(m, infos[i], &msg.Changed[i])
+		if msg.Changed[i].Arrived {
+			r.noteArrived(infos[i].Sid)
+		}
 	}
 	switch {
 	case !admitted:
@@ -260,8 +328,9 @@ func (r *Room) doParticipants(from residency.NodeName, msg Participants) {
 func (r *Room) forgetAsked(node residency.NodeName) {
 	for _, t := range r.tracks {
 		if t.node == node {
-			t.unbind()
+			t.way.plan = 0
 		}
+		r.loseWays(t, node)
 	}
 	r.poke()
 }
@@ -277,9 +346,17 @@ func (r *Room) followTracks(m *remote, info *livekit.ParticipantInfo, rec *Parti
 // takeParticipant stores a newer record of a participant elsewhere. It returns
 // what attendees here are to be told, in this order.
 func (r *Room) takeParticipant(m *remote, rec *ParticipantRecord, info *livekit.ParticipantInfo) []*livekit.ParticipantInfo {
+	r.heardNumber(rec.Number)
 	old := m.participants[info.Sid]
 	if old != nil && old.version >= rec.Version {
 		return nil
+	}
+	var was *remoteParticipant
+	if old == nil {
+		var stale bool
+		if was, stale = r.moved(m, info, rec); stale {
+			return nil
+		}
 	}
 	if old == nil && (r.claimed(m, info.Sid) || len(m.participants) >= maxRemote) {
 		r.log.Warn("a node states a participant of another node, or too many", "node", m.name, "participant", info.Sid)
@@ -287,34 +364,57 @@ func (r *Room) takeParticipant(m *remote, rec *ParticipantRecord, info *livekit.
 	}
 	info.Region = string(m.name) // not what it states, but who states it
 	if l := r.byIdentity(info.Identity); l != nil {
-		if !later(info, l.info) {
-			return nil // its own node sends it away when it hears of ours
+		if !r.outnumbered(l, rec, info) {
+			r.noteRival(m, info.Sid)
+			return nil
 		}
 		r.removeLocal(l, livekit.DisconnectReason_DUPLICATE_IDENTITY) // the later one wins, on every node alike
 	}
-	tell, latest := r.supersede(info)
+	tell, latest := r.supersede(info, rec.Number)
 	if !latest {
+		r.noteRival(m, info.Sid)
 		return tell
 	}
+	delete(m.rivals, info.Sid)
 	if old == nil {
 		old = &remoteParticipant{}
+		if was != nil {
+			old = was
+		}
 		m.participants[info.Sid] = old
 	}
-	old.version, old.info = rec.Version, info
+	old.version, old.number, old.info, old.allow, old.moves = rec.Version, rec.Number, info, rec.Allow, rec.Moves
 	return append(tell, info)
 }
+
+// noteRival notes that a node serves a connection which counts as the earlier of two
+// here. Until it has heard of the other one it may be alone in thinking otherwise, and it
+// hears of it only as a node of the room: an edge outside is one by whom it serves.
+func (r *Room) noteRival(m *remote, sid string) {
+	if m.rivals[sid] || len(m.rivals) >= maxRivals {
+		return
+	}
+	if m.rivals == nil {
+		m.rivals = map[string]bool{}
+	}
+	m.rivals[sid] = true
+	r.introduce(m.name, false)
+}
+
+// maxRivals bounds the rivals that are known of one node.
+const maxRivals = 100
 
 // supersede takes the earlier connections of a participant's identity on other
 // nodes out of the room, and returns their last records. Clients know people by
 // their identity: told of the new connection first and of the old one's end
 // later, they would take the person for gone. It reports false if a later
 // connection is known.
-func (r *Room) supersede(info *livekit.ParticipantInfo) (gone []*livekit.ParticipantInfo, latest bool) {
+func (r *Room) supersede(info *livekit.ParticipantInfo, number uint64) (gone []*livekit.ParticipantInfo, latest bool) {
 	for _, m := range r.remotes {
 		for sid, p := range m.participants {
 			switch {
 			case p.info.Identity != info.Identity || sid == info.Sid:
-			case !later(info, p.info):
+			case !joinedOf(info, number).later(joinedOf(p.info, p.number)):
 				return gone, false
 			default:
 				gone = append(gone, r.loseParticipant(m, sid, livekit.DisconnectReason_DUPLICATE_IDENTITY)...)
@@ -342,14 +442,6 @@ func (r *Room) claimed(by *remote, sid string) bool {
 	return false
 }
 
-// later reports whether a joined after b; both nodes of a pair decide alike.
-func later(a, b *livekit.ParticipantInfo) bool {
-	if a.JoinedAtMs != b.JoinedAtMs {
-		return a.JoinedAtMs > b.JoinedAtMs
-	}
-	return a.Sid > b.Sid
-}
-
 // loseParticipant removes a participant elsewhere and returns its last record.
 func (r *Room) loseParticipant(m *remote, sid string, why livekit.DisconnectReason) []*livekit.ParticipantInfo {
 	p := m.participants[sid]
@@ -373,10 +465,12 @@ func (r *Room) dropRemote(name residency.NodeName) {
 	for sid := range m.participants {
 		gone = append(gone, r.loseParticipant(m, sid, livekit.DisconnectReason_UNKNOWN_REASON)...)
 	}
+	delete(r.remotes, name)
 	for _, t := range r.tracks {
 		t.stopServing(name, "node left the room")
+		t.plan.forget(name)
+		r.loseWays(t, name)
 	}
-	delete(r.remotes, name)
 	r.data.feed.ForgetNode(string(name))
 	r.tellParticipants(gone)
 	switch {
@@ -414,82 +508,13 @@ func (r *Room) LinkUp(peer residency.NodeName) {
 func (r *Room) LinkDown(peer residency.NodeName) {
 	r.post(func() {
 		if m := r.remotes[peer]; m != nil {
-			m.lostAt = r.deps.Now()
+			m.lostAt, m.suspect = r.deps.Now(), false
+			m.doubt(m.lostAt)
 		}
 		for _, t := range r.tracks {
 			t.stopServing(peer, "link is down")
-			if t.node == peer {
-				t.unbind()
-			}
+			t.plan.forget(peer)
+			r.loseWays(t, peer)
 		}
 	})
-}
-
-// PolicyChanged makes the room ask the gate again about everything it sends,
-// receives, keeps and serves.
-func (r *Room) PolicyChanged() { r.post(r.doPolicyChanged) }
-
-func (r *Room) doPolicyChanged() {
-	if r.ended {
-		return
-	}
-	if v := r.here(); !v.Allow {
-		r.log.Warn("this node may not serve the room any more", "rule", v.Rule, "reason", v.Reason)
-		r.doEnd(livekit.DisconnectReason_STATE_MISMATCH) // clients come again and are told where to go
-		return
-	}
-	if r.recorder != nil {
-		if _, err := r.mayRecord(); err != nil {
-			r.doStopRecording("the recording stopped: the policy does not allow it any more")
-		}
-	}
-	// Under another epoch no track goes on as it was opened. Both ends start
-	// over by themselves, because neither can be sure to reach the other now.
-	if e := r.deps.Gate().Epoch(); e != r.epoch {
-		r.epoch = e
-		for _, t := range r.tracks {
-			t.stopAll("the policies changed")
-			t.unbind()
-		}
-	}
-	for name := range r.remotes {
-		r.recheck(name)
-	}
-	r.doHome(r.deps.Now())
-	r.doReconcile()
-}
-
-// here asks the gate whether this node may serve those who are in the room here.
-func (r *Room) here() residency.Verdict {
-	p := r.presence()
-	v := residency.Verdict{Allow: true}
-	for _, c := range []residency.Class{residency.ClassMedia, residency.ClassSignalling} {
-		if v.Allow && p.Participants > 0 {
-			_, v = r.ask(p.Node, c, p.Outside)
-		}
-	}
-	return v
-}
-
-// recheck asks the gate again whether media may go to a node and come from it,
-// and stops it if not.
-func (r *Room) recheck(peer residency.NodeName) {
-	if _, v := r.permit(peer, residency.ClassMedia); !v.Allow {
-		for _, t := range r.tracks {
-			t.stopServing(peer, v.Reason)
-			if t.node == peer {
-				t.unbind()
-			}
-		}
-	}
-	m := r.remotes[peer]
-	switch _, v := r.permit(peer, residency.ClassSignalling); {
-	case !v.Allow && m != nil && !m.presence.Present():
-		// it is leaving, as it should
-	case !v.Allow:
-		r.noteRefusal(peer, v)
-	case m != nil && m.refused != "":
-		m.refused = ""
-		r.introduce(peer, true) // both may have missed what changed meanwhile
-	}
 }

@@ -218,7 +218,7 @@ func (p *Participant) doLost() error {
 	p.attached, p.lostAt = nil, p.room.deps.Now()
 	p.line.CompareAndSwap(l, nil)
 	l.end(errLost.Error())
-	if l.gone.Load() || !p.active || p.mediaClosed {
+	if !p.released && (l.gone.Load() || !p.active || p.mediaClosed) {
 		return errLost
 	}
 	p.log.Info("signalling is lost, the participant may come back")
@@ -243,6 +243,8 @@ func (p *Participant) doAbsent() {
 // client that says nothing for one that has lost its connection.
 func (p *Participant) doPatience(now time.Time) error {
 	switch {
+	case p.released:
+		return nil // the room ends it
 	case p.attached != nil && now.Sub(p.heardAt) > pingTimeout:
 		return p.doLost()
 	case p.attached == nil && now.Sub(p.lostAt) > resumeWait:
@@ -259,6 +261,9 @@ func (p *Participant) doPatience(now time.Time) error {
 // doMedia follows the state of the session's connections. A client that hears
 // of a failure, or notices it by itself, resumes and restarts ICE.
 func (p *Participant) doMedia(t rtc.Target, state string) {
+	if p.released {
+		return // it is going to another node
+	}
 	p.attached.noteMedia(state)
 	if t == p.dataTarget() {
 		p.mediaDown = state == "disconnected" || state == "failed"
@@ -280,7 +285,7 @@ func (p *Participant) doMedia(t rtc.Target, state string) {
 		}
 	case "closed":
 		p.mediaClosed = true
-		if p.attached == nil {
+		if p.attached == nil && !p.released {
 			p.stop(errLost)
 		}
 	}

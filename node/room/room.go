@@ -25,8 +25,8 @@ import (
 	"github.com/domicile/domicile/node/rtc"
 	"github.com/domicile/domicile/node/sfu"
 	"github.com/domicile/domicile/node/sfu/quality"
-	"github.com/domicile/domicile/relay"
 	"github.com/domicile/domicile/residency"
+	"github.com/domicile/domicile/residency/evidence"
 	"github.com/domicile/domicile/residency/vault"
 )
 
@@ -69,24 +69,77 @@ type Deps struct {
 	Gate func() *residency.Gate
 	// Peer returns a verified member of the mesh and its policy epoch.
 	Peer func(residency.NodeName) (residency.Node, residency.Epoch, bool)
-	Link func(residency.NodeName) *relay.Link
+	Link func(residency.NodeName) Link
+	// Contradiction says why a node is not believed to be where its certificate
+	// says, empty if it is. Nil: everybody is believed.
+	Contradiction func(residency.NodeName) string
+	// NoEvidence says why what happens now in a room could not be proved afterwards, ""
+	// if it could; nil: nothing has to be.
+	NoEvidence func(room string) string
+	// Kept counts what was stored or recorded here; nil: nobody counts.
+	Kept func(room string, side evidence.Side, class residency.Class, packets, bytes int)
+	// Withdrawn is told that a participant who is recorded here has taken the consent
+	// back, where the policy has what was recorded of them erased; nil: nobody is.
+	Withdrawn func(rec Record, identity string)
+	// Consent is told what people were told and answered about the recording under way
+	// here, where the policy has that kept. It returns at once; nil: nobody is.
+	Consent func(rec Record, line ConsentLine)
+	// Refused counts that the gate kept a class of the room from a node; nil: nobody
+	// counts.
+	Refused func(room string, v residency.Verdict)
+	// TurnedAway counts a message that is dropped because the gate refuses its
+	// sender; nil: nobody counts.
+	TurnedAway func(from residency.NodeName, class residency.Class, rule string)
+	// Places are where this node keeps classes that do not lie on its own disk.
+	Places map[residency.Class]residency.Place
 	// Home names the node that writes the room's record now; empty if none may.
-	Home func(room, policy string) residency.NodeName
-	// Save and Forget keep the record on the home; the room waits for them.
-	Save   func(Record) error
-	Forget func(name string) error
+	Home func(Record) residency.NodeName
+	// Save and Forget keep the record on the home. They return at once: what cannot be
+	// written is told by NotSaved.
+	Save   func(residency.Permit, Record) error
+	Forget func(Record) error
+	// KeepChat has a message of the room stored; nil: nothing is.
+	KeepChat func(Record, ChatLine)
+	// Continue has the recording go on at another node than the one that is lost. It
+	// returns at once; NotContinued says that it does not. Nil: none does.
+	Continue func(Record, vault.After)
+	// Begin has the recording begin that the room's policy asks for. It returns at once;
+	// NotBegun says that it does not. Nil: none does.
+	Begin func(Record)
+	// Event is told what happens in the room, by its home. It returns at once; nil:
+	// nobody is.
+	Event func(Record, Event)
+	// Egress is told what becomes of egresses that are recorded here. It returns at
+	// once; nil: nobody is.
+	Egress func(Record, EgressChange)
+	// SentAway is told why somebody may not be served here any more; nil: nobody is.
+	SentAway func(room, identity string, v residency.Verdict)
 	// Vault stores recordings; nil on nodes that are no origin.
 	Vault      *vault.Vault
 	Engine     *rtc.Engine
 	ICEServers func(room, sid string) []*livekit.ICEServer // for a participant
+	// Owner names a participant's connections for TURN; nil: TURN reaches none.
+	Owner func(room, sid string) string
 	// RemoteUnmute lets a moderator unmute somebody else's track.
 	RemoteUnmute bool
 	// MaxSpeakers is how many of the room's open microphones are forwarded at once:
 	// the loudest. 0: DefaultMaxSpeakers.
 	MaxSpeakers int
+	// FanOut is to how many other nodes a track goes from one. 0: cascade.DefaultFanOut.
+	FanOut int
+	// RoundTrip is how far two nodes are from each other, measured or estimated; nil:
+	// nobody knows.
+	RoundTrip func(a, b residency.NodeName) (time.Duration, bool)
+	// Trees counts plans and what becomes of them; nil: nobody looks.
+	Trees *Trees
+	// Load is the share of a node's capacity in use, 0 to 1; nil: nobody knows.
+	Load func(residency.NodeName) float64
 	// Mint makes a token for who is here already; nil: tokens are not renewed.
 	Mint func(g control.Grants, ttl time.Duration) (string, error)
 	Now  func() time.Time
+	// Date is the time of day, by which certificates are judged; what happens here
+	// is timed by Now alone, which no change of the clock moves. nil: Now.
+	Date func() time.Time
 	Log  *slog.Logger
 }
 
@@ -98,6 +151,7 @@ type Room struct {
 	name  string
 	inbox chan func()
 	wake  chan struct{} // capacity 1: some track needs reconcile
+	rules chan struct{} // capacity 1: the policies or what is known of a node changed
 	done  chan struct{}
 
 	// snapshot is written by run, read by anyone.
@@ -107,21 +161,38 @@ type Room struct {
 	record      Record
 	locals      map[string]*Participant // by identity
 	remotes     map[residency.NodeName]*remote
+	strangers   map[residency.NodeName]string // rules by which nodes outside the room were refused
 	tracks      map[sfu.TrackID]*track
 	selection   selection
+	trips       trips
 	data        stream
+	transcript  transcript
 	board       quality.Board[string] // levels told, by sid
 	verdicts    []Quality             // changed since the last tick
 	judged      time.Time             // when verdicts were asked for last
 	qualitySaid time.Time             // when the other nodes were told all
 	epoch       residency.Epoch       // of the policies under which tracks were opened
 	recorder    *recorder
+	handOver    bool   // what was recorded here is to go on elsewhere
+	numbers     uint64 // of connections, the highest that is known
+	told        string // id of the recording of which everybody here has been told
+	problem     string // of a recording of which everybody here has been told
 	home        homeState
-	departed    []departure    // lately, oldest first
-	askedCodecs time.Time      // other nodes, for codecs that are not published yet
-	served      bool           // a participant has been here
-	writing     sync.WaitGroup // recordings being completed
+	departed    []departure                  // lately, oldest first
+	ghosts      []ghost                      // whom another node serves now, until their media is there
+	expected    map[string]residency.Country // who asks to be taken over, by sid
+	prepared    map[string]Handover          // what the node before said of them
+	askedCodecs time.Time                    // other nodes, for codecs that are not published yet
+	looked      time.Time                    // at the participants' deadlines
+	unsaved     bool                         // the record on this home's disk is not the room's
+	savedAt     time.Time                    // when that was tried last
+	reasked     time.Time                    // when the gate was asked again last without a cause
+	served      bool                         // a participant has been here
+	writing     sync.WaitGroup               // recordings being completed
 	ended       bool
+
+	chronicle  chronicle
+	chronicled *Snapshot // as the chronicle knows the room
 
 	followers map[followKey]*follower // for players over WHEP
 	herald    herald
@@ -149,19 +220,30 @@ func (s *Snapshot) Where(identity string) (node residency.NodeName, known bool) 
 
 // New returns a room that knows its record; it starts nothing.
 func New(record Record, deps Deps) *Room {
+	if deps.Date == nil {
+		deps.Date = deps.Now
+	}
+	if deps.Trees == nil {
+		deps.Trees = &Trees{}
+	}
 	r := &Room{
 		deps:      deps,
 		log:       deps.Log.With("room", record.SID),
 		name:      record.Name,
 		inbox:     make(chan func(), inboxSize),
 		wake:      make(chan struct{}, 1),
+		rules:     make(chan struct{}, 1),
 		done:      make(chan struct{}),
 		record:    record,
 		locals:    map[string]*Participant{},
 		remotes:   map[residency.NodeName]*remote{},
+		strangers: map[residency.NodeName]string{},
 		tracks:    map[sfu.TrackID]*track{},
 		followers: map[followKey]*follower{},
+		expected:  map[string]residency.Country{},
+		prepared:  map[string]Handover{},
 		epoch:     deps.Gate().Epoch(),
+		told:      record.recordingID(),
 		data:      stream{log: reliable.NewLog(reliable.DefaultLimits)},
 		herald:    newHerald(),
 		selection: newSelection(cmp.Or(deps.MaxSpeakers, DefaultMaxSpeakers)),
@@ -188,6 +270,8 @@ func (r *Room) Run(ctx context.Context) {
 			f()
 		case <-r.wake:
 			r.doReconcile()
+		case <-r.rules:
+			r.doPolicyChanged()
 		case <-tick.C:
 			r.doTick(r.deps.Now())
 		}
@@ -253,8 +337,13 @@ func (r *Room) doTick(now time.Time) {
 	}
 	if r.recorder != nil {
 		r.recorder.tick(now)
-		r.doEmptyRecording(now)
+		r.noteGaps()
+		if r.doEmptyRecording(now); r.recorder != nil {
+			r.doSlowDisk(now)
+			r.doEgress(now)
+		}
 	}
+	r.doGhosts(now)
 	for _, p := range r.locals {
 		p.doSpoken(now)
 		r.announceDue(p, now)
@@ -265,18 +354,40 @@ func (r *Room) doTick(now time.Time) {
 			r.dropRemote(m.name)
 		}
 	}
+	if r.doReask(now); r.ended {
+		return
+	}
 	r.tellHeld(now)
+	r.doChronicle()
 	r.doMoveFollowers(now)
 	r.doHome(now)
+	r.doLostRecording(now)
+	r.doAlways(now)
 	r.doSelect(now)
 	r.doOrders(now)
+	r.doRevoked()
 	r.doQuality(now)
 	r.doReconcile()
 	if now.Sub(r.askedCodecs) >= askAgain {
 		r.askedCodecs = now
 		r.askCodecs(now)
 	}
+	if now.Sub(r.looked) >= patienceTick {
+		r.looked = now
+		r.tellDue()
+	}
 	r.doExpire(now)
+}
+
+// tellDue has participants look at their deadlines, all while the process is awake:
+// timers of their own would wake it twice a second for each.
+func (r *Room) tellDue() {
+	for _, p := range r.locals {
+		select {
+		case p.due <- struct{}{}:
+		default: // it has not come to the last one yet
+		}
+	}
 }
 
 // doEnd sends every participant away and ends the actor.
@@ -285,12 +396,15 @@ func (r *Room) doEnd(reason livekit.DisconnectReason) {
 		return
 	}
 	r.ended = true
+	r.endChronicle(reason)
 	for _, p := range r.locals {
 		p.kick(reason)
 		r.dropTracksOf(r.deps.Self.Name, p.sid)
 	}
 	clear(r.locals)
+	r.letGo(func(ghost) bool { return true })
 	if r.recorder != nil {
+		r.handOver = reason == livekit.DisconnectReason_SERVER_SHUTDOWN
 		r.doStopRecording("")
 		// If the room goes on elsewhere, its home says so with these words.
 		r.record.Recording, r.record.RecordingProblem = nil,
@@ -309,7 +423,7 @@ func (r *Room) doEnd(reason livekit.DisconnectReason) {
 // policy other than the default: such a binding stays until the room is
 // deleted, or a later meeting of that name would fall back to a wider policy.
 func (r *Room) doExpire(now time.Time) {
-	if len(r.locals) > 0 || r.recorder != nil {
+	if len(r.locals) > 0 || len(r.ghosts) > 0 || len(r.expected) > 0 || r.recorder != nil {
 		r.home.emptySince = time.Time{}
 		return
 	}
@@ -333,8 +447,8 @@ func (r *Room) doExpire(now time.Time) {
 	if now.Sub(r.home.emptySince) < r.timeout() {
 		return
 	}
-	if b := r.deps.Gate().Bundle(); b != nil && b.Default == r.record.Policy {
-		if err := r.deps.Forget(r.name); err != nil {
+	if p, err := r.deps.Gate().Bundle().PolicyFor(r.record.Tenant, ""); err == nil && p.Name == r.record.Policy {
+		if err := r.deps.Forget(r.record); err != nil {
 			r.log.Error("forgetting an expired room", "error", err)
 		}
 	}

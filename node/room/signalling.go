@@ -35,6 +35,9 @@ func (p *Participant) doRequest(req *livekit.SignalRequest) error {
 	case *livekit.SignalRequest_TrackSetting:
 		p.doTrackSetting(m.TrackSetting)
 	case *livekit.SignalRequest_SyncState:
+		if p.moving {
+			return p.doSettle(m.SyncState)
+		}
 		p.room.post(func() { p.room.doSync(p, m.SyncState) })
 	case *livekit.SignalRequest_Simulate:
 		p.room.post(func() { p.room.doSimulate(p, m.Simulate) })
@@ -70,6 +73,9 @@ func (p *Participant) doOffer(offer *livekit.SessionDescription) error {
 	}
 	p.send(&livekit.SignalResponse{Message: &livekit.SignalResponse_Answer{
 		Answer: &livekit.SessionDescription{Type: "answer", Sdp: answer.SDP, Id: offer.GetId(), MidToTrackId: answer.Tracks}}})
+	if p.moving {
+		p.room.post(func() { p.room.doArrived(p) })
+	}
 	return nil
 }
 
@@ -176,7 +182,11 @@ func (p *Participant) mayData(reliable bool, size int) bool {
 }
 
 func (p *Participant) doConnected() {
-	if p.active {
+	if p.active && !p.moving {
+		return
+	}
+	if p.moving {
+		p.moving = false
 		return
 	}
 	p.active = true
@@ -200,7 +210,7 @@ func (r *Room) doMetadata(p *Participant, m *livekit.UpdateParticipantMetadata) 
 	defer func() {
 		p.send(&livekit.SignalResponse{Message: &livekit.SignalResponse_RequestResponse{RequestResponse: answer}})
 	}()
-	if !p.info.Permission.CanUpdateMetadata {
+	if !p.info.Permission.CanUpdateMetadata && !onlyConsent(m) {
 		answer.Reason, answer.Message = livekit.RequestResponse_NOT_ALLOWED, "the token does not grant canUpdateOwnMetadata"
 		return
 	}
@@ -212,6 +222,7 @@ func (r *Room) doMetadata(p *Participant, m *livekit.UpdateParticipantMetadata) 
 	for k, v := range m.Attributes {
 		setAttribute(attrs, k, v)
 	}
+	agree(attrs, m.Attributes, r.told)
 	if len(m.Name) > control.MaxNameBytes || control.ValidMetadata(m.Metadata) != nil || control.ValidAttributes(attrs) != nil {
 		answer.Reason, answer.Message = livekit.RequestResponse_LIMIT_EXCEEDED, "name, metadata or attributes are too large"
 		return

@@ -105,10 +105,6 @@ func (r *Room) doSpeaking(from residency.NodeName, s Speaking) {
 	if m == nil {
 		return
 	}
-	if _, v := r.permit(from, residency.ClassSignalling); !v.Allow {
-		r.noteRefusal(from, v)
-		return
-	}
 	m.spokeAt = r.deps.Now()
 	now := map[string]float32{}
 	for _, x := range s.Speakers {

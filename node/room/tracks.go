@@ -9,7 +9,6 @@ import (
 
 	"github.com/domicile/domicile/node/rtc"
 	"github.com/domicile/domicile/node/sfu"
-	"github.com/domicile/domicile/relay"
 	"github.com/domicile/domicile/relay/wire"
 	"github.com/domicile/domicile/residency"
 )
@@ -30,10 +29,8 @@ type track struct {
 	up         *sfu.UpTrack // nil for a track elsewhere that nobody here watches
 	voice      *voice       // of audio: what stands between up and those who hear it
 	serving    map[residency.NodeName]*outgoing
-	link       *relay.Link // where its packets come in, for a track elsewhere
-	alias      uint32
-	asked      sfu.LayerSet // the layers last asked of the publisher's node
-	askedAt    time.Time
+	way        way          // by which it comes, for a track elsewhere
+	plan       plan         // by which it goes to other nodes, for a track of this node
 	announced  sfu.LayerSet // the layers last announced to the nodes served
 	rates      sfu.Rates    // what they were told that these take
 	toldAt     time.Time
@@ -42,6 +39,7 @@ type track struct {
 	lacked     map[string]time.Time // codecs that somebody waits for, and when they said so last
 	dynacast   map[string]*dynacast // what the publisher here was told, by codec
 	subscribed bool                 // the publisher here knows that somebody receives it
+	refresh    bool                 // those who receive it need a keyframe: packets were lost on its way here
 
 	// Written by the media plane, read by run.
 	keyframes atomic.Uint32 // layers whose decoders wait for a keyframe, as a LayerSet
@@ -49,8 +47,9 @@ type track struct {
 
 // outgoing is a track on its way to another node: a sink of its UpTrack.
 type outgoing struct {
-	track  *relay.Track
+	track  OutTrack
 	layers atomic.Uint32 // sfu.LayerSet
+	held   uint8         // layers that the node was told not to expect; owned by Room.run
 	thin   *sfu.Thinner  // of a stream with several layers: leaves out what is not wanted; nil for others
 }
 
@@ -79,6 +78,7 @@ func (o *outgoing) Report(l sfu.Layer, sr sfu.SenderReport) {
 type incoming struct {
 	up     *sfu.UpTrack
 	engine *rtc.Engine
+	came   *atomic.Uint32 // counts the bursts
 }
 
 // bursts holds what a goroutine that reads a link hands over at a time.
@@ -89,6 +89,7 @@ func (i incoming) Media(layer uint8, rtp [][]byte, arrival time.Time) {
 	if layer >= sfu.MaxLayers {
 		return
 	}
+	i.came.Add(1)
 	burst := bursts.Get().(*[]sfu.Inbound)
 	for _, raw := range rtp {
 		*burst = append(*burst, sfu.Inbound{Raw: raw, Arrival: arrival})
@@ -169,6 +170,7 @@ func (r *Room) takeTrack(node residency.NodeName, owner *livekit.ParticipantInfo
 			}
 			t.base, first.varied = base, true
 		}
+		t.way.at = feed{from: node}
 		r.tracks[id] = t
 	}
 	if t.node != node || t.ownerSID != owner.Sid {
@@ -180,6 +182,7 @@ func (r *Room) takeTrack(node residency.NodeName, owner *livekit.ParticipantInfo
 		// What is under way, or asked for again, is not forwarded either (R13).
 		r.setMuted(t, info.Muted)
 	}
+	r.keepServing(t)
 	r.offerTrack(t)
 }
 
@@ -289,16 +292,13 @@ func (r *Room) dropTrack(id sfu.TrackID) {
 		delete(p.starved, id)
 	}
 	if r.recorder != nil {
-		r.recorder.drop(id)
+		r.recorder.leave(id, r.deps.Now())
 	}
 	t.stopAll("track ended")
 	if t.voice != nil {
 		r.dropVoice(t.voice)
 	}
-	if t.link != nil || t.asked != 0 {
-		r.sendTo(t.node, KindSubscribe, encode(Subscribe{Track: id}))
-		t.unbind()
-	}
+	r.quit(t)
 }
 
 // dropTracksOf ends the tracks of a participant as its own node states it.
@@ -322,41 +322,42 @@ func (r *Room) doReconcile() {
 		}
 		if t.node == r.deps.Self.Name {
 			r.tellLayers(t, now)
+			t.renew(now)
 			continue
 		}
 		r.askLayers(t, now)
 		r.askKeyframes(t)
+		if len(t.serving) > 0 {
+			r.tellLayers(t, now)
+		}
 	}
+	r.doPlans(now)
 	r.doDynacast(now)
+	r.reviewRecording()
 }
 
-// askAgain repeats a subscription that got no answer.
-const askAgain = time.Second
-
-// askLayers subscribes at the publisher's node to exactly the layers that somebody here wants.
-func (r *Room) askLayers(t *track, now time.Time) {
-	want := t.up.Wanted()
-	unanswered := want != 0 && t.link == nil && now.Sub(t.askedAt) >= askAgain
-	if want == t.asked && !unanswered {
+// renew asks a publisher who has come from another node for keyframes: decoders wait
+// for seconds before they ask.
+func (t *track) renew(now time.Time) {
+	if !t.refresh {
 		return
 	}
-	if r.sendTo(t.node, KindSubscribe, encode(Subscribe{Track: t.id, Layers: want})) != nil {
-		return // retried by the next tick
-	}
-	t.asked, t.askedAt = want, now
-	if want == 0 {
-		t.unbind()
+	t.refresh = false
+	for l := sfu.Layer(0); l < sfu.MaxLayers; l++ {
+		if t.up.Wanted().Has(l) {
+			t.up.RequestKeyframe(l, now)
+		}
 	}
 }
 
 func (r *Room) askKeyframes(t *track) {
-	if t.link == nil {
+	if t.way.at.link == nil {
 		return // asked again by the decoders when packets come
 	}
 	set := sfu.LayerSet(t.keyframes.Swap(0))
 	for l := sfu.Layer(0); l < sfu.MaxLayers; l++ {
 		if set.Has(l) {
-			r.sendTo(t.node, KindKeyframe, encode(Keyframe{Track: t.id, Layer: l}))
+			r.sendTo(t.way.at.from, KindKeyframe, encode(Keyframe{Track: t.id, Layer: l}))
 		}
 	}
 }
@@ -372,13 +373,34 @@ const (
 // and what each takes: who is not sent a layer cannot measure it.
 func (r *Room) tellLayers(t *track, now time.Time) {
 	have, rates := t.up.Available(), t.up.Rates(now)
+	r.tellCarried(t, have, rates)
 	if have == t.announced && (now.Sub(t.toldAt) < ratesEvery || !differ(rates, t.rates)) {
 		return
 	}
 	t.announced, t.media.Available, t.rates, t.toldAt = have, have, rates, now
-	for name := range t.serving {
-		r.sendTo(name, KindLayers, encode(Layers{Track: t.id, Available: have, Rates: rates}))
+	for name, o := range t.serving {
+		r.sendTo(name, KindLayers, encode(Layers{Track: t.id, Available: o.carried(have), Rates: rates}))
 	}
+}
+
+// tellCarried tells a node of a change in what the path to it carries, so that people
+// there watch a smaller layer instead of none.
+func (r *Room) tellCarried(t *track, have sfu.LayerSet, rates sfu.Rates) {
+	for name, o := range t.serving {
+		if held := o.track.Held(); held != o.held && r.sendTo(name, KindLayers, encode(Layers{Track: t.id, Available: o.carried(have), Rates: rates})) == nil {
+			o.held = held
+		}
+	}
+}
+
+// carried are those of the layers that the path to the node carries. A stream with
+// several layers is made smaller before it is given up.
+func (o *outgoing) carried(have sfu.LayerSet) sfu.LayerSet {
+	held := sfu.LayerSet(o.track.Held())
+	if o.thin != nil && held != 0 {
+		return have & 1
+	}
+	return have &^ held
 }
 
 func differ(a, b sfu.Rates) bool {
@@ -397,31 +419,49 @@ func (r *Room) doSubscribe(from residency.NodeName, s Subscribe) {
 	t := r.tracks[s.Track]
 	ours := t != nil && t.node == r.deps.Self.Name && t.up != nil
 	switch {
-	case s.Layers == 0 && ours:
+	case s.Layers == 0 && t != nil:
+		t.plan.forget(from)
 		t.stopServing(from, "not wanted")
 		return
 	case s.Layers == 0:
 		return
+	case !ours && r.passesOn(t, from):
 	case !ours || r.remotes[from] == nil:
 		r.doLacked(from, s.Track)
 		r.sendTo(from, KindTrackClosed, encode(TrackClosed{Track: s.Track, Reason: "no such track here"}))
 		return
-	case !r.mayServe(t, from):
+	}
+	if !r.mayServe(t, from) {
+		t.plan.forget(from)
 		r.sendTo(from, KindTrackClosed, encode(TrackClosed{Track: s.Track, Reason: "the publisher does not permit it"}))
 		return
 	}
-	if o := t.serving[from]; o != nil && o.track.Revoked() != "" {
-		t.stopServing(from, "starts over")
+	if ours && !r.doDemand(t, from, s) {
+		return // it gets the track from another node
 	}
-	if o := t.serving[from]; o != nil {
-		o.layers.Store(uint32(s.Layers))
+	r.provide(t, from, s.Layers)
+}
+
+// provide has the track go to another node in these layers.
+func (r *Room) provide(t *track, to residency.NodeName, layers sfu.LayerSet) {
+	if o := t.serving[to]; o != nil && o.track.Revoked() != "" {
+		t.stopServing(to, "starts over")
+	}
+	if o := t.serving[to]; o != nil {
+		o.layers.Store(uint32(layers))
 		t.up.WantsChanged()
-		r.sendTo(from, KindTrackOpen, encode(TrackOpen{Track: t.id, Alias: o.track.Alias(), Available: t.up.Available(), Rates: t.up.Rates(r.deps.Now())}))
+		r.tellOpen(t, to, o)
 		return
 	}
-	if err := r.serve(t, from, s.Layers); err != nil {
-		r.sendTo(from, KindTrackClosed, encode(TrackClosed{Track: s.Track, Reason: err.Error()}))
+	if err := r.serve(t, to, layers); err != nil {
+		r.sendTo(to, KindTrackClosed, encode(TrackClosed{Track: t.id, Reason: err.Error()}))
 	}
+}
+
+// tellOpen says under which alias the track comes, and by which way.
+func (r *Room) tellOpen(t *track, to residency.NodeName, o *outgoing) {
+	r.sendTo(to, KindTrackOpen, encode(TrackOpen{Track: t.id, Alias: o.track.Alias(), Available: o.carried(t.up.Available()),
+		Rates: t.up.Rates(r.deps.Now()), Path: r.pathOf(t)}))
 }
 
 // serve opens the track towards a node: the one place where media leaves for
@@ -430,6 +470,7 @@ func (r *Room) serve(t *track, to residency.NodeName, layers sfu.LayerSet) error
 	permit, verdict := r.permit(to, residency.ClassMedia)
 	if !verdict.Allow {
 		r.noteRefusal(to, verdict)
+		r.keptFrom(verdict)
 		return refusal(verdict)
 	}
 	link := r.deps.Link(to)
@@ -446,14 +487,24 @@ func (r *Room) serve(t *track, to residency.NodeName, layers sfu.LayerSet) error
 	}
 	o.layers.Store(uint32(layers))
 	t.serving[to] = o
-	r.sendTo(to, KindTrackOpen, encode(TrackOpen{Track: t.id, Alias: out.Alias(), Available: t.up.Available(), Rates: t.up.Rates(r.deps.Now())}))
-	if t.voice != nil {
+	r.tellOpen(t, to, o)
+	if t.selects() {
 		t.voice.feed(o)
 	} else {
 		t.up.AddSink(o)
 	}
+	// Who waits there will ask for a keyframe; by then it can be on its way.
+	for l := sfu.Layer(0); t.kind() == sfu.Video && l < sfu.MaxLayers; l++ {
+		if layers.Has(l) {
+			t.up.RequestKeyframe(l, r.deps.Now())
+		}
+	}
 	return nil
 }
+
+// selects reports whether other nodes get what is selected here of the voices; what
+// came from another node was selected there.
+func (t *track) selects() bool { return t.voice != nil && t.voice.away != nil }
 
 // stopAll ends the flow of a track to every node.
 func (t *track) stopAll(reason string) {
@@ -470,62 +521,12 @@ func (t *track) stopServing(to residency.NodeName, reason string) {
 	}
 	delete(t.serving, to)
 	o.track.Revoke(reason)
-	if t.voice != nil {
+	if t.selects() {
 		t.voice.starve(o)
 	} else {
 		t.up.RemoveSink(o)
 	}
 	o.track.Close()
-}
-
-// doTrackOpen connects the packets of an alias with the track, after asking
-// the gate about the sender.
-func (r *Room) doTrackOpen(from residency.NodeName, m TrackOpen) {
-	t := r.tracks[m.Track]
-	if t == nil || t.node != from || t.up == nil {
-		r.sendTo(from, KindSubscribe, encode(Subscribe{Track: m.Track})) // not wanted any more
-		return
-	}
-	if _, v := r.permit(from, residency.ClassMedia); !v.Allow {
-		r.noteRefusal(from, v)
-		return
-	}
-	link := r.deps.Link(from)
-	if link == nil {
-		return
-	}
-	t.up.SetAvailable(m.Available)
-	t.up.SetRates(m.Rates)
-	if t.link == link && t.alias == m.Alias {
-		return
-	}
-	if t.link != nil {
-		t.link.Unbind(t.alias)
-	}
-	link.Bind(m.Alias, incoming{t.up, r.deps.Engine})
-	t.link, t.alias = link, m.Alias
-	r.askKeyframes(t)
-}
-
-// unbind stops listening for the track's packets; it will be asked for again
-// while somebody wants it.
-func (t *track) unbind() {
-	if t.link != nil {
-		t.link.Unbind(t.alias)
-	}
-	t.link, t.alias, t.asked = nil, 0, 0
-}
-
-func (r *Room) doTrackClosed(from residency.NodeName, m TrackClosed) {
-	t := r.tracks[m.Track]
-	if t == nil || t.node != from {
-		return
-	}
-	t.unbind()
-	if t.up != nil {
-		t.asked, t.askedAt = t.up.Wanted(), r.deps.Now() // ask again, but not at once
-	}
-	r.log.Debug("track does not come", "track", t.id, "node", from)
 }
 
 func (r *Room) doKeyframe(from residency.NodeName, k Keyframe) {
@@ -536,7 +537,7 @@ func (r *Room) doKeyframe(from residency.NodeName, k Keyframe) {
 }
 
 func (r *Room) doLayers(from residency.NodeName, l Layers) {
-	if t := r.tracks[l.Track]; t != nil && t.node == from && t.up != nil {
+	if t := r.tracks[l.Track]; t != nil && t.way.at.from == from && t.up != nil {
 		t.media.Available = l.Available
 		t.up.SetAvailable(l.Available)
 		t.up.SetRates(l.Rates)

@@ -26,7 +26,7 @@ type voice struct {
 	heard  *sfu.UpTrack
 	meter  *speakers.Meter     // of a publisher here
 	here   *speakers.Candidate // for attendees here
-	away   *speakers.Candidate // for other nodes; nil for what came from one: it goes to no third
+	away   *speakers.Candidate // for other nodes; nil for what came from one: it was selected there
 
 	nodes atomic.Pointer[[]sfu.Sink] // immutable, replaced by Room.run
 	on    atomic.Bool                // heard is not muted
@@ -43,8 +43,7 @@ func (r *Room) newVoice(t *track) *voice {
 	v := &voice{source: t.up, heard: newUp(t.id, sfu.Audio, t.info, t.media, false),
 		here: r.selection.here.Add(string(t.id), rate)}
 	if t.node == r.deps.Self.Name {
-		v.meter = r.selection.active.Add(speakers.Owner(t.ownerSID), rate)
-		v.away = r.selection.away.Add(string(t.id), rate)
+		r.measure(v, t)
 	}
 	v.nodes.Store(new([]sfu.Sink))
 	v.on.Store(true)
@@ -52,6 +51,13 @@ func (r *Room) newVoice(t *track) *voice {
 	v.heard.OnWanted(func(sfu.LayerSet) { v.source.WantsChanged() })
 	v.source.AddSink(v)
 	return v
+}
+
+// measure has a voice of this node compared with the others.
+func (r *Room) measure(v *voice, t *track) {
+	rate := t.media.Codec.ClockRate
+	v.meter = r.selection.active.Add(speakers.Owner(t.ownerSID), rate)
+	v.away = r.selection.away.Add(string(t.id), rate)
 }
 
 // dropVoice ends a voice.

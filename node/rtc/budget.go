@@ -64,10 +64,11 @@ func newBudget(p *peer) *budget {
 // stamp numbers a packet that leaves now.
 func (b *budget) stamp(size int, now time.Time) uint16 {
 	b.mu.Lock()
-	defer b.mu.Unlock()
 	b.next++
-	b.est.Sent(b.next, size, now)
-	return b.next
+	n := b.next
+	b.est.Sent(n, size, now)
+	b.mu.Unlock()
+	return n
 }
 
 // reported takes the transport-wide feedback out of a compound packet and returns

@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"runtime"
 	"sync"
@@ -28,6 +29,8 @@ import (
 type Config struct {
 	// Media are the UDP addresses to bind, at least one. Port 0 takes any.
 	Media []netip.AddrPort
+	// Sockets of the first of them that are bound already (transport.Config).
+	Sockets []*net.UDPConn
 	// PublicIPs replace the bound addresses in what clients are told, for nodes
 	// behind one-to-one NAT. Empty: clients are told the bound addresses.
 	PublicIPs []netip.Addr
@@ -41,26 +44,28 @@ type Engine struct {
 	now       func() time.Time
 	log       *slog.Logger
 	transport *transport.Engine
-	stop      chan struct{}
-	running   sync.WaitGroup
 	loans     *loans
 
 	mu       sync.Mutex // guards what follows
 	sessions [tickGroups]map[*Session]struct{}
 	joined   int // sessions so far
+
+	// Owned by beat.
+	turn int
+	due  []*Session
 }
 
-// Every session has a tick each tickEvery: a fifth of them at a time, so that those
+// Every session has a tick each tickEvery: a tenth of them at a time, so that those
 // of a large node do not hold up the media of others. One goroutine does it for
 // all; one for each attendee would wake the process ten times a second for each.
 const (
 	tickEvery  = 100 * time.Millisecond
-	tickGroups = 5
+	tickGroups = int(tickEvery / transport.BeatEvery)
 )
 
 // NewEngine binds the media sockets and begins to read them.
 func NewEngine(cfg Config) (*Engine, error) {
-	e := &Engine{now: cfg.Now, log: cfg.Log, stop: make(chan struct{}), loans: newLoans()}
+	e := &Engine{now: cfg.Now, log: cfg.Log, loans: newLoans()}
 	if e.now == nil {
 		e.now = time.Now
 	}
@@ -72,7 +77,7 @@ func NewEngine(cfg Config) (*Engine, error) {
 	}
 	var err error
 	e.transport, err = transport.Listen(transport.Config{
-		Media: cfg.Media, PublicIPs: cfg.PublicIPs, Workers: runtime.GOMAXPROCS(0), Log: e.log, Now: e.now,
+		Media: cfg.Media, Sockets: cfg.Sockets, PublicIPs: cfg.PublicIPs, Workers: runtime.GOMAXPROCS(0), Beat: e.beat, Log: e.log, Now: e.now,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("bind media: %w", err)
@@ -80,32 +85,22 @@ func NewEngine(cfg Config) (*Engine, error) {
 	for i := range e.sessions {
 		e.sessions[i] = make(map[*Session]struct{})
 	}
-	e.running.Go(e.run)
 	return e, nil
 }
 
-// run ticks the sessions until Close.
-func (e *Engine) run() {
-	t := time.NewTicker(tickEvery / tickGroups)
-	defer t.Stop()
-	var due []*Session
-	for turn := 0; ; turn = (turn + 1) % tickGroups {
-		select {
-		case <-e.stop:
-			return
-		case <-t.C:
-		}
-		due = e.group(due[:0], turn)
-		if len(due) == 0 {
-			continue
-		}
-		out := e.lend()
-		for _, s := range due {
-			s.tick(e.now(), out)
-		}
-		e.back(out)
-		clear(due)
+// beat ticks those sessions whose turn it is.
+func (e *Engine) beat() {
+	e.turn = (e.turn + 1) % tickGroups
+	e.due = e.group(e.due[:0], e.turn)
+	if len(e.due) == 0 {
+		return
 	}
+	out := e.lend()
+	for _, s := range e.due {
+		s.tick(e.now(), out)
+	}
+	e.back(out)
+	clear(e.due)
 }
 
 func (e *Engine) group(list []*Session, turn int) []*Session {
@@ -133,6 +128,9 @@ func (e *Engine) remove(s *Session) {
 
 // MediaAddrs returns the addresses that are bound.
 func (e *Engine) MediaAddrs() []netip.AddrPort { return e.transport.MediaAddrs() }
+
+// Transport is what carries the media: streams and tunnels are handed to it.
+func (e *Engine) Transport() *transport.Engine { return e.transport }
 
 // Out lends a goroutine that has media from elsewhere, another node for instance,
 // a batch in which DownTracks put what they make of it. Return sends it.
@@ -163,7 +161,5 @@ func (e *Engine) Settle() {
 
 // Close gives the sockets up. Sessions must be closed before.
 func (e *Engine) Close() error {
-	close(e.stop)
-	e.running.Wait()
 	return e.transport.Close()
 }

@@ -53,7 +53,7 @@ var _ transport.Handler = (*peer)(nil)
 
 func (s *Session) newPeer(t Target) (*peer, error) {
 	p := &peer{s: s, target: t, wake: make(chan struct{}, 1), probing: make(chan time.Duration, 1), done: make(chan struct{})}
-	cfg := transport.ConnConfig{MaxMessage: maxMessage}
+	cfg := transport.ConnConfig{Owner: s.cfg.Owner, MaxMessage: maxMessage}
 	if t == TargetSubscriber && !s.cfg.NoData {
 		cfg.Channels = channels()
 	}

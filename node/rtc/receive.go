@@ -43,8 +43,10 @@ type receiving struct {
 	stampAt   time.Time // the last arrival
 	stampedAt time.Time // the last report of arrivals
 	reportAt  time.Time
-	ignored   uint64 // tracks beyond MaxTracks
-	unknown   uint64 // packets that belong to no track
+	ignored   uint64              // tracks beyond MaxTracks
+	changes   uint64              // of which streams there are
+	adopted   map[string][]Stream // as another node knew them, by the track id of the msid
+	unknown   uint64              // packets that belong to no track
 }
 
 // section is a media section that the client sends on.

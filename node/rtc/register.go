@@ -58,6 +58,17 @@ func (g *register) addStreams(s *section) {
 	}
 }
 
+// adopt notes SSRCs that another node knew. What the description says goes before.
+func (g *register) adopt(known map[string][]Stream) {
+	for _, s := range g.mids {
+		for _, st := range known[s.in.TrackID] {
+			if _, said := g.ssrcs[st.SSRC]; !said && st.Layer < sfu.MaxLayers {
+				g.ssrcs[st.SSRC] = place{s, st.Layer}
+			}
+		}
+	}
+}
+
 func (g *register) addType(pt uint8, s *section) {
 	if pt == 0 {
 		return

@@ -10,12 +10,12 @@ import (
 	"github.com/pion/interceptor"
 	"github.com/pion/rtp"
 	"github.com/pion/webrtc/v4"
-	"go.uber.org/goleak"
 
+	"github.com/domicile/domicile/internal/leaks"
 	"github.com/domicile/domicile/node/sfu"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 // patience bounds every wait of these tests; nothing waits for it to pass.
 const patience = 20 * time.Second

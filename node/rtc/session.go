@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/domicile/domicile/node/rtc/jsep"
 	"github.com/domicile/domicile/node/sfu"
 	"github.com/domicile/domicile/node/transport"
 )
@@ -80,6 +81,9 @@ type Events interface {
 
 // SessionConfig bounds a session.
 type SessionConfig struct {
+	// Owner names whose session it is to tunnels that belong to somebody: through
+	// those of others it cannot be reached.
+	Owner string
 	// MaxTracks is how many tracks the client may publish at a time; further
 	// ones are ignored. 0: 32.
 	MaxTracks int
@@ -146,6 +150,67 @@ func (s *Session) Publish(offer string, _ uint32) (Answer, error) {
 		return Answer{}, fmt.Errorf("answer publisher: %w", err)
 	}
 	return a, nil
+}
+
+// Adopted is what a session knows of its client's connection with another node.
+type Adopted struct {
+	// Description is the last one that the client had of that node; it says in which
+	// section each track was sent.
+	Description string
+	Channels    []Resumed
+	// Streams are the client's, by the track id of its msid: a browser names a stream
+	// in its packets until a first report has come back, and not again.
+	Streams map[string][]Stream
+}
+
+// Depart drives the client off its paths to this node: it has been told of another.
+func (s *Session) Depart() {
+	if pub, _ := s.peers(); pub != nil {
+		pub.conn.Depart()
+	}
+}
+
+// Stream is one SSRC that a client sends: a layer of a track, or what repairs it.
+type Stream struct {
+	SSRC  uint32    `json:"ssrc"`
+	Layer sfu.Layer `json:"layer,omitempty"`
+}
+
+// Streams are the streams of each published track, in order, and how often that has
+// changed. While it has not changed since seen, there is nothing to be told.
+func (s *Session) Streams(seen uint64) (streams map[sfu.TrackID][]Stream, changes uint64) {
+	if pub, _ := s.peers(); pub != nil {
+		return pub.recv.list(seen)
+	}
+	return nil, seen
+}
+
+// Resumed is a data channel that the client has open already.
+type Resumed = transport.Resumed
+
+// Adopt has a session whose one connection the client offers go on where another
+// node's ended. The client's offer comes next; it restarts ICE, and since our
+// fingerprint is another one the client does the DTLS handshake anew.
+func (s *Session) Adopt(from Adopted) error {
+	p, err := s.publisher()
+	if err == nil {
+		err = p.conn.Resume(from.Channels)
+	}
+	if err == nil {
+		p.recv.adopt(from.Streams)
+	}
+	if err == nil && from.Description != "" {
+		var seats map[string]jsep.Seat
+		if seats, err = jsep.Seats(from.Description); err == nil {
+			p.mu.Lock()
+			p.neg.Seat(seats)
+			p.mu.Unlock()
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("adopt session: %w", err)
+	}
+	return nil
 }
 
 // Prefer asks the client to publish a track, named by the track id of its msid, in

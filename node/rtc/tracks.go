@@ -1,6 +1,7 @@
 package rtc
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -61,6 +62,7 @@ func (r *receiving) negotiated(c jsep.Change) (ended []*incoming) {
 		}
 	}
 	r.sections, r.names = next, newRegister(next)
+	r.names.adopt(r.adopted)
 	r.reconsider(len(ended) > 0)
 	return ended
 }
@@ -144,6 +146,7 @@ func (r *receiving) admit(s *stream) *stream {
 		old.repairs = nil // no longer what was repaired until now
 	}
 	r.streams[s.ssrc] = s
+	r.changes++
 	if s.rtx {
 		return s
 	}
@@ -153,6 +156,32 @@ func (r *receiving) admit(s *stream) *stream {
 	})
 	s.track.asks[s.layer].Store(s.ssrc)
 	return s
+}
+
+// list is Session.Streams.
+func (r *receiving) list(seen uint64) (map[sfu.TrackID][]Stream, uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.changes == seen {
+		return nil, seen
+	}
+	all := make(map[sfu.TrackID][]Stream)
+	for ssrc, s := range r.streams {
+		if up := s.track.up; up != nil {
+			all[up.ID()] = append(all[up.ID()], Stream{SSRC: ssrc, Layer: s.layer})
+		}
+	}
+	for _, list := range all {
+		slices.SortFunc(list, func(a, b Stream) int { return cmp.Or(cmp.Compare(a.Layer, b.Layer), cmp.Compare(a.SSRC, b.SSRC)) })
+	}
+	return all, r.changes
+}
+
+// adopt is told before the first description.
+func (r *receiving) adopt(known map[string][]Stream) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.adopted = known
 }
 
 // primaryOf finds the stream that a stream of retransmissions repairs.
@@ -271,6 +300,7 @@ func (r *receiving) admitted(t *incoming, up *sfu.UpTrack, out sfu.Out) bool {
 		return false
 	}
 	t.up = up
+	r.changes++
 	for _, s := range r.streams {
 		if s.track == t && len(s.early) > 0 {
 			s.release(up, r.p.s.engine.now(), out)

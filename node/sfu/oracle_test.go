@@ -310,7 +310,7 @@ func TestDecoderFollowsWhateverHappens(t *testing.T) {
 		svc bool
 	}{"VP8 simulcast": {formatVP8, false}, "VP9 SVC": {formatVP9, true}, "AV1 SVC": {formatAV1, true}} {
 		t.Run(name, func(t *testing.T) {
-			for seed := range uint64(60) {
+			for seed := range uint64(36) {
 				m := newMeeting(seed, kind.f, kind.svc)
 				for i := range 600 {
 					m.step(i, seed%3 == 0)

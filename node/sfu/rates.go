@@ -140,7 +140,7 @@ func (t *UpTrack) sample(now time.Time) {
 func (t *UpTrack) Rates(time.Time) Rates {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.cfg.Relayed && t.told != (Rates{}) {
+	if t.Relayed() && t.told != (Rates{}) {
 		return t.told
 	}
 	return t.rates.rates

@@ -12,13 +12,14 @@ import (
 // its viewers switch; longer, and they look at a frozen picture.
 const stallAfter = 1500 * time.Millisecond
 
-// UpTrackConfig says what a track carries. It never changes.
+// UpTrackConfig says what a track carries. It never changes, but for Relayed.
 type UpTrackConfig struct {
 	ID    TrackID
 	Kind  Kind
 	Codec Codec
 	// Relayed says that the track comes from another node, which then tells
 	// which layers there are (SetAvailable); a local track finds out by itself.
+	// SetRelayed changes it when the publisher moves between nodes.
 	Relayed bool
 	// Extensions are the header extensions that the publisher negotiated.
 	Extensions Extensions
@@ -45,6 +46,7 @@ type UpTrack struct {
 
 	sinks     atomic.Pointer[fanout] // immutable, replaced under mu
 	muted     atomic.Bool
+	relayed   atomic.Bool
 	available atomic.Uint32 // a LayerSet
 	malformed atomic.Uint64
 	requester atomic.Pointer[func(Layer)]
@@ -75,6 +77,7 @@ func NewUpTrack(cfg UpTrackConfig) *UpTrack {
 		}
 	}
 	t.sinks.Store(&fanout{})
+	t.relayed.Store(cfg.Relayed)
 	return t
 }
 
@@ -91,7 +94,11 @@ func (t *UpTrack) Codec() Codec { return t.cfg.Codec }
 func (t *UpTrack) SVC() bool { return t.cfg.SVC }
 
 // Relayed reports whether the track comes from another node.
-func (t *UpTrack) Relayed() bool { return t.cfg.Relayed }
+func (t *UpTrack) Relayed() bool { return t.relayed.Load() }
+
+// SetRelayed says that the track comes from another node from now on, or does not
+// any more. Its receivers, its cache and its numbers stay.
+func (t *UpTrack) SetRelayed(relayed bool) { t.relayed.Store(relayed) }
 
 // Ingest takes RTP packets of one stream in the order of their arrival: l is its
 // simulcast layer, 0 if there is one stream. Cache, then each sink that wants the
@@ -102,7 +109,7 @@ func (t *UpTrack) Ingest(l Layer, burst []Inbound, out Out) {
 		t.malformed.Add(uint64(len(burst)))
 		return
 	}
-	if found := t.forward(l, burst, out); found&^t.Available() != 0 && !t.cfg.Relayed {
+	if found := t.forward(l, burst, out); found&^t.Available() != 0 && !t.Relayed() {
 		t.changeAvailable(func(s LayerSet) LayerSet { return s | found })
 	}
 }
@@ -218,6 +225,16 @@ func (t *UpTrack) changeSinks(edit func([]Sink) []Sink) {
 // Wanted returns the layers that at least one sink wants.
 func (t *UpTrack) Wanted() LayerSet { return t.sinks.Load().wanted }
 
+// WantedBy returns the layers that at least one of some sinks wants.
+func (t *UpTrack) WantedBy(counts func(Sink) bool) (wanted LayerSet) {
+	for _, s := range t.sinks.Load().all {
+		if counts(s) {
+			wanted |= s.Wants()
+		}
+	}
+	return wanted
+}
+
 // OnWanted sets the function that is told when Wanted changes, one call at a
 // time and the latest value last; at once if anything is wanted already.
 func (t *UpTrack) OnWanted(f func(LayerSet)) {
@@ -304,7 +321,7 @@ func (t *UpTrack) Available() LayerSet { return LayerSet(t.available.Load()) }
 
 // SetAvailable says which layers a relayed track has.
 func (t *UpTrack) SetAvailable(s LayerSet) {
-	if t.cfg.Relayed {
+	if t.Relayed() {
 		t.changeAvailable(func(LayerSet) LayerSet { return s })
 	}
 }
@@ -328,7 +345,7 @@ func (t *UpTrack) changeAvailable(edit func(LayerSet) LayerSet) {
 // Tick is called by the owner about every 100 ms.
 func (t *UpTrack) Tick(now time.Time) {
 	t.sample(now)
-	if !t.cfg.Relayed && !t.muted.Load() {
+	if !t.Relayed() && !t.muted.Load() {
 		t.dropStalled()
 	}
 	for l := range t.layers {

@@ -139,6 +139,17 @@ func (k *socketKeeper) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return socket, rw, err
 }
 
+// RoundTrip asks the client for a pong and waits for it (RFC 6455 section 5.5.2). It
+// needs somebody who receives meanwhile. A client can answer late, and one that
+// means to can answer before: it is a hint.
+func (c *Conn) RoundTrip(ctx context.Context) (time.Duration, error) {
+	from := time.Now()
+	if err := c.ws.Ping(ctx); err != nil {
+		return 0, fmt.Errorf("measure signalling connection: %w", err)
+	}
+	return time.Since(from), nil
+}
+
 // Recv waits for the client's next message. A message whose oneof is nil is of a
 // kind newer than this server and should be passed over. io.EOF means that the
 // client closed in order, ErrGone that its page is gone; after any error the connection is finished, and the

@@ -15,12 +15,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/livekit/protocol/auth"
 	"github.com/livekit/protocol/livekit"
-	"go.uber.org/goleak"
 
 	"github.com/domicile/domicile/control"
+	"github.com/domicile/domicile/internal/leaks"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 var (
 	now  = time.Date(2026, 5, 4, 10, 0, 0, 0, time.UTC)

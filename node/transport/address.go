@@ -59,10 +59,14 @@ type Candidate struct {
 	Foundation string
 	Priority   uint32
 	Addr       netip.AddrPort
+	TCP        bool // passive: the client connects (RFC 6544)
 }
 
-// String is the value of a=candidate (RFC 8839 section 5.1).
+// String is the value of a=candidate (RFC 8839 section 5.1, RFC 6544 section 4.5).
 func (c Candidate) String() string {
+	if c.TCP {
+		return fmt.Sprintf("%s 1 tcp %d %s %d typ host tcptype passive", c.Foundation, c.Priority, c.Addr.Addr(), c.Addr.Port())
+	}
 	return fmt.Sprintf("%s 1 udp %d %s %d typ host", c.Foundation, c.Priority, c.Addr.Addr(), c.Addr.Port())
 }
 
@@ -75,13 +79,36 @@ func hostPriority(index int) uint32 {
 
 func (e *Engine) findCandidates() {
 	var own []netip.Addr
-	for _, g := range e.groups {
-		if g.addr.Addr().IsUnspecified() && own == nil {
+	udp, tcp := e.MediaAddrs(), *e.tcp.Load()
+	for _, a := range slices.Concat(udp, tcp) {
+		if a.Addr().IsUnspecified() && own == nil {
 			own = ownAddrs()
 		}
 	}
-	found := hostCandidates(e.MediaAddrs(), e.cfg.PublicIPs, own)
+	found := hostCandidates(udp, e.cfg.PublicIPs, own)
+	for i, c := range hostCandidates(tcp, e.cfg.PublicIPs, own) {
+		c.Foundation, c.Priority, c.TCP = fmt.Sprint(len(found)+1), tcpPriority(i), true
+		found = append(found, c)
+	}
 	e.candidates.Store(&found)
+}
+
+// Candidates are what clients are told, in order. They must not be changed.
+func (e *Engine) Candidates() []Candidate { return *e.candidates.Load() }
+
+// SetTCP says at which addresses clients reach ServeTCP from now on.
+func (e *Engine) SetTCP(addrs []netip.AddrPort) {
+	e.tcp.Store(&addrs)
+	e.findCandidates()
+}
+
+// tcpPriority puts ICE-TCP behind TURN over UDP and before TURN over TLS. A pair
+// counts by the lower of its two priorities (RFC 8445 section 6.1.2.3), and there
+// browsers' relayed candidates have type preferences of 2 (UDP), 1 (TCP) and 0 (TLS):
+// so ours is just below the lowest of the first.
+func tcpPriority(index int) uint32 {
+	const belowRelayedUDP = 2<<24 - 1
+	return belowRelayedUDP - uint32(min(index, 255))
 }
 
 // hostCandidates are the addresses to tell clients: of each bound address the

@@ -35,6 +35,14 @@ type message struct {
 	open     bool
 }
 
+// fits tells whether n bytes more can go in the same message. A stream has no sizes.
+func (m *message) fits(n int) bool {
+	if m.to.group == nil {
+		return m.len+n <= maxSegmented
+	}
+	return m.open && n <= m.size && m.count < maxSegments && m.len+n <= maxSegmented
+}
+
 // Batch gathers packets and sends them together. It belongs to one goroutine at a
 // time: each Worker has one, others borrow theirs with Engine.Batch.
 //
@@ -46,6 +54,9 @@ type Batch struct {
 	arena    []byte
 	used     int
 	messages []message
+	streamed []*message // those for streams, during a flush
+	joined   []byte     // several of them as one write
+	asked    []path     // those of strangers who are answered
 	packets  int
 	sender   *sender
 	now      time.Time
@@ -56,7 +67,7 @@ type Batch struct {
 func (b *Batch) Now() time.Time { return b.now }
 
 func newBatch(e *Engine, shard int) *Batch {
-	b := &Batch{engine: e, shard: shard, arena: make([]byte, arenaSize), messages: make([]message, 0, maxMessages)}
+	b := &Batch{engine: e, shard: shard, arena: make([]byte, arenaSize), messages: make([]message, 0, maxMessages), asked: make([]path, 0, maxRead)}
 	b.sender = newSender(b)
 	return b
 }
@@ -69,7 +80,7 @@ func (b *Batch) Reserve(n int) []byte {
 	if n > maxReserve {
 		return make([]byte, n) // Write refuses it
 	}
-	if b.used+n+maxTag > len(b.arena) || len(b.messages) == maxMessages {
+	if b.used+n+maxTag+maxWrap > len(b.arena) || len(b.messages) == maxMessages {
 		b.Flush()
 	}
 	return b.arena[b.used : b.used+n : b.used+n+maxTag]
@@ -91,18 +102,26 @@ func (b *Batch) place(p []byte) ([]byte, error) {
 // reserved tells whether p begins where the next packet has to lie.
 func (b *Batch) reserved(p []byte) bool {
 	return b.used < len(b.arena) && unsafe.SliceData(p) == &b.arena[b.used] && cap(p)-len(p) >= maxTag &&
-		len(b.messages) < maxMessages
+		b.used+cap(p)+maxWrap <= len(b.arena) && len(b.messages) < maxMessages
 }
 
 // commit sends the n bytes at the end of the arena to a client, in the last
-// message if it is one for the same client and its datagrams have that size.
+// message if it is one for the same client and its datagrams have that size. In a
+// tunnel they are wrapped first; a stream takes any sizes.
 func (b *Batch) commit(to *path, n int) {
 	off := b.used
+	if t := to.tunnel; t != nil {
+		if !t.out.take(n, b.now) {
+			b.engine.drops.add(DropOverRate)
+			return
+		}
+		n = t.wrap.Load().around(b.arena[off:], n)
+	}
 	b.used += n
 	b.packets++
 	if last := len(b.messages) - 1; last >= 0 {
 		m := &b.messages[last]
-		if m.to == to && m.open && n <= m.size && m.count < maxSegments && m.len+n <= maxSegmented {
+		if m.to == to && m.fits(n) {
 			m.len += n
 			m.count++
 			m.open = n == m.size
@@ -113,7 +132,7 @@ func (b *Batch) commit(to *path, n int) {
 }
 
 func (b *Batch) maySegment(to *path) bool {
-	return !to.plain.Load() && !b.socket(to.group).plain.Load()
+	return to.group != nil && !to.plain.Load() && !b.socket(to.group).plain.Load()
 }
 
 func (b *Batch) socket(g *group) *socket { return g.socks[b.shard%len(g.socks)] }
@@ -130,17 +149,22 @@ func (b *Batch) Flush() {
 	if len(b.messages) > 0 {
 		for _, g := range b.engine.groups {
 			for i := range b.messages {
-				if m := &b.messages[i]; m.to.group == g {
+				switch m := &b.messages[i]; {
+				case m.to.group != g:
+				case m.to.tunnel != nil && m.to.tunnel.closed.Load():
+					b.engine.drops[DropUnreachable].Add(uint64(m.count))
+				default:
 					b.sender.add(m, b.arena)
 				}
 			}
 			b.sender.flush(b.socket(g))
 		}
+		b.flushStreams()
 		b.engine.sent.packets.Add(uint64(b.packets))
 		b.engine.sent.messages.Add(uint64(len(b.messages)))
 	}
 	clear(b.messages) // keep no closed connection alive
-	b.messages, b.used, b.packets = b.messages[:0], 0, 0
+	b.messages, b.asked, b.used, b.packets = b.messages[:0], b.asked[:0], 0, 0
 }
 
 func (b *Batch) dropped(why Drop, messages []*message) {

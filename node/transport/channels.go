@@ -56,6 +56,7 @@ type channels struct {
 	wanted  bool       // the description has an application section
 	wake    func()     // says so to who reads DTLS meanwhile
 	started bool       // our own channels were opened
+	resumed []Resumed  // the client has them open already
 	open    []*channel // ours first
 	pending int        // streams that have not said yet what they are
 	early   []early
@@ -155,6 +156,10 @@ func (c *Conn) serve(conn *dtls.Conn) {
 			continue
 		}
 		stream.SetDefaultPayloadType(sctp.PayloadTypeWebRTCBinary)
+		if c.channels.resumes(stream.StreamIdentifier()) {
+			c.channels.decide() // openResumed reads it
+			continue
+		}
 		c.running.Go(func() { c.accept(stream) })
 	}
 }
@@ -177,6 +182,7 @@ func (c *Conn) openOurs(a *sctp.Association) error {
 		id += 2
 		c.begin(&channel{label: ours.Label, lossy: ours.MaxRetransmits != nil, dc: dc})
 	}
+	c.openResumed(a)
 	c.channels.start()
 	return nil
 }

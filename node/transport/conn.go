@@ -32,6 +32,8 @@ type Handler interface {
 
 // ConnConfig says what a connection has beside media.
 type ConnConfig struct {
+	// Owner names whose connection it is, for tunnels that belong to somebody.
+	Owner string
 	// Channels are opened from our side once SCTP stands.
 	Channels []Channel
 	// MaxMessage bounds data messages in both directions, in bytes. 0: 64 KiB,
@@ -75,6 +77,7 @@ type Conn struct {
 	out      atomic.Pointer[rtcpSealer]
 	heard    atomic.Int64 // ns of Unix time
 	traffic  traffic
+	departed atomic.Bool // the client is to leave its paths here
 	drops    counters
 
 	gate sync.RWMutex // held for reading during an event
@@ -117,6 +120,10 @@ func (e *Engine) NewConn(h Handler, cfg ConnConfig) (*Conn, error) {
 	}
 	e.conns[c] = struct{}{}
 	e.ufrags[c.local.ufrag] = c.local
+	select {
+	case e.inUse <- struct{}{}:
+	default: // the beat knows
+	}
 	return c, nil
 }
 
@@ -209,16 +216,16 @@ func (c *Conn) SetRemote(r Remote) error {
 }
 
 // proved is called for each check that was made with the password. It returns nil
-// if another connection lives on the 5-tuple.
-func (c *Conn) proved(g *group, name *sockname, nominate bool, cred credential, now time.Time) *path {
+// if another connection lives on that way.
+func (c *Conn) proved(key tableKey, nominate bool, cred credential, now time.Time) *path {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
 		return nil
 	}
-	p := c.pathOf(g, name)
+	p := c.pathOf(key)
 	if p == nil {
-		if p = c.engine.claim(c, g, name, now); p == nil {
+		if p = c.engine.claim(c, key, now); p == nil {
 			return nil
 		}
 		c.addPath(p)
@@ -233,9 +240,9 @@ func (c *Conn) proved(g *group, name *sockname, nominate bool, cred credential, 
 	return p
 }
 
-func (c *Conn) pathOf(g *group, name *sockname) *path {
+func (c *Conn) pathOf(key tableKey) *path {
 	for _, p := range c.paths {
-		if p.group == g && p.name == *name && p.conn.Load() == c {
+		if p.key() == key && p.conn.Load() == c {
 			return p
 		}
 	}
@@ -403,6 +410,11 @@ func (c *Conn) drained(w *Worker) {
 		c.handler.Drained(w)
 	}
 }
+
+// Depart answers every check from now on with an error: the client's connection goes
+// on at another node, and a browser otherwise prefers the paths that it has for as long
+// as somebody answers on them.
+func (c *Conn) Depart() { c.departed.Store(true) }
 
 // Close ends the connection, and says so to the client. When it returns, no event
 // comes any more. It must not be called from an event, nor under a lock that one

@@ -9,20 +9,25 @@ const (
 	kindDTLS
 	kindRTP
 	kindRTCP
+	kindChannel // TURN's ChannelData if the 5-tuple has a tunnel, else QUIC
+	kindQUIC
 )
 
 // classify tells the protocols on one port apart by the first byte (RFC 7983
-// section 7), and RTCP from RTP by the second (RFC 5761 section 4):
+// section 7, RFC 9443 section 3), and RTCP from RTP by the second (RFC 5761 section 4):
 //
 //	            +----------------+
 //	            |        [0..3] -+--> STUN
 //	            |                |
 //	packet -->  |      [20..63] -+--> DTLS
 //	            |                |
+//	            |      [64..79] -+--> TURN channel, or QUIC
+//	            |     [80..127] -+--> QUIC
 //	            |    [128..191] -+--> RTP, or RTCP if the second byte is in [192..223]
+//	            |    [192..255] -+--> QUIC
 //	            +----------------+
 //
-// ZRTP [16..19] and TURN channels [64..79] are for nobody here.
+// ZRTP [16..19] is for nobody here.
 func classify(b []byte) kind {
 	if len(b) < 2 {
 		return kindUnknown
@@ -32,8 +37,12 @@ func classify(b []byte) kind {
 		return kindSTUN
 	case first >= 20 && first <= 63:
 		return kindDTLS
-	case first < 128 || first > 191:
+	case first < 64:
 		return kindUnknown
+	case first < 80:
+		return kindChannel
+	case first < 128 || first > 191:
+		return kindQUIC
 	case b[1] >= 192 && b[1] <= 223:
 		return kindRTCP
 	default:

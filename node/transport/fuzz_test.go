@@ -18,6 +18,8 @@ func FuzzDatagram(f *testing.F) {
 	f.Cleanup(c.Close)
 	w := newWorker(e, e.groups[0], e.groups[0].socks[0], 0)
 	known, stranger := nameOf(client), nameOf(netip.MustParseAddrPort("127.0.0.1:10"))
+	relayed := openUDP(f, e, "ada")
+	tunneled := nameOf(relayed.addr())
 	f.Add(packet(1, 1, []byte("media")))
 	f.Add([]byte{0x80, 201, 0, 1, 0, 0, 0, 1, 0x80, 0, 0, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16})
 	f.Add([]byte{22, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0})
@@ -30,6 +32,11 @@ func FuzzDatagram(f *testing.F) {
 				t.Fatalf("%q from %v was answered", b, name.addrPort())
 			}
 			w.drained()
+		}
+		w.datagram(&tunneled, bytes.Clone(b), e.now())
+		w.datagram(&tunneled, channelData(channelNumber, b), e.now())
+		if w.drained(); len(w.batch.messages) > 0 || relayed.tunnel.path.Load() != nil {
+			t.Fatalf("%q through a tunnel was answered", b)
 		}
 		if k == kindDTLS { // nobody reads it here
 			drain := make([]byte, maxDatagram+1)

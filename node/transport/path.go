@@ -5,13 +5,14 @@ import (
 	"time"
 )
 
-// path is a 5-tuple on which a client has proved itself with a check. All that
-// the batch and the workers ask of it is where to send and whose it is, so that
-// another carriage (ICE-TCP) can stand in its place with a group of its own.
+// path is a way on which a client has proved itself with a check: a 5-tuple of its
+// own, or a tunnel. All that the batch and the workers ask of it is where to send
+// and whose it is.
 type path struct {
 	// Static after construction.
-	group *group
-	name  sockname
+	group  *group // nil for streams
+	name   sockname
+	tunnel *Tunnel // nil: directly
 
 	conn  atomic.Pointer[Conn] // nil: the path is no more
 	plain atomic.Bool          // the way to this client takes no segmentation
@@ -36,18 +37,29 @@ const maxPaths = 16
 // keep their second network warm with one every 15 to 30 s.
 const pathLife = time.Minute
 
+// tableKey is a way: one of our addresses and the client's, or a tunnel.
+type tableKey struct {
+	group  *group
+	name   sockname
+	tunnel *Tunnel
+}
+
+func (p *path) key() tableKey { return tableKey{p.group, p.name, p.tunnel} }
+
 // lookup finds the path of a 5-tuple.
 func (e *Engine) lookup(g *group, name *sockname) *path {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
-	return e.table[tableKey{g, *name}]
+	return e.table[tableKey{group: g, name: *name}]
 }
 
-// claim gives a 5-tuple to a connection, unless another lives on it.
-func (e *Engine) claim(c *Conn, g *group, name *sockname, now time.Time) *path {
-	key := tableKey{g, *name}
+// claim gives a way to a connection, unless another lives on it.
+func (e *Engine) claim(c *Conn, key tableKey, now time.Time) *path {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if key.tunnel != nil && key.tunnel.closed.Load() {
+		return nil
+	}
 	if _, ok := e.conns[c]; !ok {
 		return nil // closed meanwhile
 	}
@@ -58,15 +70,18 @@ func (e *Engine) claim(c *Conn, g *group, name *sockname, now time.Time) *path {
 		old.conn.Store(nil)
 		e.gone.Add(1)
 	}
-	p := &path{group: g, name: *name}
+	p := &path{group: key.group, name: key.name, tunnel: key.tunnel}
 	p.conn.Store(c)
 	e.table[key] = p
+	if p.tunnel != nil {
+		p.tunnel.path.Store(p)
+	}
 	return p
 }
 
 // forget takes a path from the table. Workers find its connection gone.
 func (e *Engine) forget(p *path) {
-	key := tableKey{p.group, p.name}
+	key := p.key()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.table[key] == p {
@@ -75,3 +90,6 @@ func (e *Engine) forget(p *path) {
 	p.conn.Store(nil)
 	e.gone.Add(1)
 }
+
+// full tells that media should be dropped before it is sealed.
+func (p *path) full() bool { return p.tunnel != nil && p.tunnel.full() }

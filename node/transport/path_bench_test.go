@@ -24,6 +24,11 @@ func testKeys(profile srtp.ProtectionProfile) *keys {
 // address.
 func standing(t testing.TB, e *Engine, h Handler, at netip.AddrPort) *Conn {
 	t.Helper()
+	return standingAt(t, e, h, tableKey{group: e.groups[0], name: nameOf(at)})
+}
+
+func standingAt(t testing.TB, e *Engine, h Handler, key tableKey) *Conn {
+	t.Helper()
 	c, err := e.NewConn(h, ConnConfig{})
 	if err != nil {
 		t.Fatal(err)
@@ -40,8 +45,7 @@ func standing(t testing.TB, e *Engine, h Handler, at netip.AddrPort) *Conn {
 	c.in.Store(in)
 	c.out.Store(&rtcpSealer{context: out})
 	c.keys.Store(k)
-	name := nameOf(at)
-	if c.proved(e.groups[0], &name, true, c.local, e.now()) == nil {
+	if c.proved(key, true, c.local, e.now()) == nil {
 		t.Fatal("path is taken")
 	}
 	return c

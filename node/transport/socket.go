@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"sync/atomic"
 	"syscall"
 )
@@ -18,11 +19,14 @@ const socketBuffer = 4 << 20
 type group struct {
 	addr  netip.AddrPort
 	socks []*socket
+	// reports is where the kernel puts RTCP, if it can tell it from the rest.
+	reports *socket
 }
 
 // socket is one UDP socket with its reader.
 type socket struct {
 	conn  *net.UDPConn
+	file  *os.File // instead of conn, where the runtime's poller is not to know it
 	raw   syscall.RawConn
 	plain atomic.Bool // the kernel takes no UDP_SEGMENT here
 }
@@ -31,7 +35,7 @@ type socket struct {
 func bindGroup(addr netip.AddrPort, n int) (*group, error) {
 	g := &group{addr: addr}
 	lc := net.ListenConfig{}
-	if n > 1 {
+	if n > 1 || canSteer {
 		// Sharing a port is asked for by each socket, so another node on the same
 		// port would take half of our clients without an error. Find it out first.
 		probe, err := openSocket(&lc, addr)
@@ -52,7 +56,28 @@ func bindGroup(addr netip.AddrPort, n int) (*group, error) {
 		g.addr = s.addr()
 		g.socks = append(g.socks, s)
 	}
+	if canSteer {
+		if err := g.separate(&lc); err != nil {
+			return nil, errors.Join(err, g.close())
+		}
+	}
 	return g, nil
+}
+
+// separate opens a socket for reports and has the kernel put them there.
+func (g *group) separate(lc *net.ListenConfig) error {
+	s, err := openSocket(lc, g.addr)
+	if err != nil {
+		return err
+	}
+	if err := s.steer(len(g.socks)); err != nil {
+		return s.close() // a kernel or a sandbox that does not permit it: all sockets get reports
+	}
+	if err := s.unpoll(); err != nil {
+		return errors.Join(fmt.Errorf("bind media address %q: %w", g.addr, err), s.close())
+	}
+	g.reports = s
+	return nil
 }
 
 func openSocket(lc *net.ListenConfig, addr netip.AddrPort) (*socket, error) {
@@ -60,12 +85,18 @@ func openSocket(lc *net.ListenConfig, addr netip.AddrPort) (*socket, error) {
 	if err != nil {
 		return nil, fmt.Errorf("bind media address %q: %w", addr, err)
 	}
-	s := &socket{conn: pc.(*net.UDPConn)}
+	return useSocket(pc.(*net.UDPConn), addr)
+}
+
+// useSocket makes a bound socket ready for media.
+func useSocket(conn *net.UDPConn, addr netip.AddrPort) (*socket, error) {
+	s := &socket{conn: conn}
+	var err error
 	// Best effort: the kernel's limit may be lower, and media flows all the same.
 	_ = s.conn.SetReadBuffer(socketBuffer)
 	_ = s.conn.SetWriteBuffer(socketBuffer)
 	if s.raw, err = s.conn.SyscallConn(); err != nil {
-		return nil, errors.Join(fmt.Errorf("bind media address %q: %w", addr, err), pc.Close())
+		return nil, errors.Join(fmt.Errorf("bind media address %q: %w", addr, err), conn.Close())
 	}
 	s.plain.Store(!s.canSegment())
 	return s, nil
@@ -79,7 +110,17 @@ func (s *socket) addr() netip.AddrPort {
 func (g *group) close() error {
 	var errs []error
 	for _, s := range g.socks {
-		errs = append(errs, s.conn.Close())
+		errs = append(errs, s.close())
+	}
+	if g.reports != nil {
+		errs = append(errs, g.reports.close())
 	}
 	return errors.Join(errs...)
+}
+
+func (s *socket) close() error {
+	if s.file != nil {
+		return s.file.Close()
+	}
+	return s.conn.Close()
 }

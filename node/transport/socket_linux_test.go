@@ -158,12 +158,14 @@ func TestUnfinished(t *testing.T) {
 	}{
 		{"middle of a frame", packet(1, 1, make([]byte, 1000)), true},
 		{"end of a frame", marked, false},
+		{"middle of a frame, in a channel", channelData(channelNumber, packet(1, 1, make([]byte, 1000))), true},
+		{"end of a frame, in a channel", channelData(channelNumber, marked), false},
 		{"audio", packet(1, 1, make([]byte, 120)), false},
 		{"a long report", append([]byte{0x80, 205}, make([]byte, 1000)...), false},
 		{"handshake", append([]byte{22, 0xfe}, make([]byte, 1000)...), false},
 		{"nothing", nil, false},
 	} {
-		if got := unfinished(c.b); got != c.want {
+		if got := Unfinished(c.b); got != c.want {
 			t.Errorf("%s: %v, want %v", c.name, got, c.want)
 		}
 	}

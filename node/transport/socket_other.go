@@ -9,6 +9,13 @@ import (
 )
 
 // sharePort is for Linux, where the kernel spreads clients over sockets.
+// canSteer is for Linux too.
+const canSteer = false
+
+func (s *socket) steer(int) error { return errors.New("steering needs Linux") }
+
+func (s *socket) unpoll() error { return nil }
+
 func sharePort(_, _ string, _ syscall.RawConn) error {
 	return errors.New("several workers on one address need Linux")
 }
@@ -37,6 +44,9 @@ func (r *receiver) receive() (int, error) {
 		}
 	}
 }
+
+// poll is for sockets that reports are steered to, of which there are none.
+func (r *receiver) poll() int { return 0 }
 
 // linger has no room for more.
 func (r *receiver) linger(n int) int { return n }

@@ -18,6 +18,9 @@ const (
 	// and comes again in answer to a NACK, under its old number, is a second old at
 	// most: 1024 are that long at 10 Mbit/s.
 	replayWindow = 1024
+	// replayReports is the same for RTCP, where nothing comes again and a client sends
+	// 20 in a second. Moving a longer window costs more than opening the packet.
+	replayReports = 64
 	// maxSSRCs bounds the streams that a client may ever send on one connection.
 	// Each costs some 300 bytes, and a camera that is switched off and on again six:
 	// a day of meetings, and 1.2 MB for somebody who means harm.
@@ -41,6 +44,7 @@ type keys struct {
 	profile        srtp.ProtectionProfile
 	seal, sealSalt []byte
 	open, openSalt []byte
+	gcm            *gcm // seals RTP; nil with another profile
 }
 
 // takeKeys makes the contexts for both directions.
@@ -61,6 +65,12 @@ func (c *Conn) takeKeys(conn *dtls.Conn, client bool) error {
 		profile: cfg.Profile,
 		seal:    cfg.Keys.LocalMasterKey, sealSalt: cfg.Keys.LocalMasterSalt,
 		open: cfg.Keys.RemoteMasterKey, openSalt: cfg.Keys.RemoteMasterSalt,
+	}
+	if sealsGCM(k.profile) {
+		var err error
+		if k.gcm, err = newGCM(k.seal, k.sealSalt); err != nil {
+			return fmt.Errorf("take keys: %w", err)
+		}
 	}
 	in, err := newOpener(k)
 	if err != nil {
@@ -93,7 +103,8 @@ func newOpener(k *keys) (*opener, error) {
 	o := &opener{ssrcs: make(map[uint32]struct{})}
 	// The bounds are those of RFC 3711: 48 bits for RTP, 31 for RTCP.
 	context, err := srtp.CreateContext(k.open, k.openSalt, k.profile,
-		srtp.SRTPReplayDetectorFactory(o.detector(1<<48-1)), srtp.SRTCPReplayDetectorFactory(o.detector(1<<31-1)))
+		srtp.SRTPReplayDetectorFactory(o.detector(replayWindow, 1<<48-1)),
+		srtp.SRTCPReplayDetectorFactory(o.detector(replayReports, 1<<31-1)))
 	o.context = context
 	return o, err
 }
@@ -105,9 +116,9 @@ type detector struct {
 	by    *opener
 }
 
-func (o *opener) detector(largest uint64) func() replaydetector.ReplayDetector {
+func (o *opener) detector(window uint, largest uint64) func() replaydetector.ReplayDetector {
 	return func() replaydetector.ReplayDetector {
-		d := replaydetector.New(replayWindow, largest)
+		d := replaydetector.New(window, largest)
 		return &detector{ReplayDetector: d, check: d.(replaydetector.CheckAccepter), by: o}
 	}
 }
@@ -203,6 +214,10 @@ func (c *Conn) WriteRTCP(b *Batch, packet []byte) error {
 		c.drops.add(DropUnsent)
 		return nil
 	}
+	if to.full() {
+		c.drops.add(DropStreamFull)
+		return nil
+	}
 	packet, err := b.place(packet)
 	if err != nil {
 		return fmt.Errorf("write RTCP: %w", err)
@@ -249,10 +264,17 @@ func (s *sealed) index(seq uint16) (int64, error) {
 
 // Stream seals the SSRCs of one DownTrack, whose lock guards it.
 type Stream struct {
-	conn    *Conn
+	conn  *Conn
+	gcm   *gcm
+	nonce [12]byte
+	other *otherSealer // instead of gcm, for other profiles
+	ssrcs []*sealed    // a media stream and its RTX
+}
+
+// otherSealer seals with what is not GCM.
+type otherSealer struct {
 	context *srtp.Context
 	header  rtp.Header
-	ssrcs   []*sealed // a media stream and its RTX
 }
 
 // NewStream begins to send a track; it fails before Connected. End it with Close.
@@ -261,11 +283,14 @@ func (c *Conn) NewStream() (*Stream, error) {
 	if k == nil {
 		return nil, fmt.Errorf("make stream: %w", errEarly)
 	}
+	if k.gcm != nil {
+		return &Stream{conn: c, gcm: k.gcm}, nil
+	}
 	context, err := k.sealer()
 	if err != nil {
 		return nil, fmt.Errorf("make stream: %w", err)
 	}
-	return &Stream{conn: c, context: context}, nil
+	return &Stream{conn: c, other: &otherSealer{context: context}}, nil
 }
 
 // Write seals an RTP packet in place and puts it into the batch, in one message
@@ -282,15 +307,20 @@ func (s *Stream) Write(b *Batch, rtp []byte) error {
 		s.conn.drops.add(DropUnsent)
 		return nil
 	}
-	ssrc, seq := binary.BigEndian.Uint32(rtp[8:]), binary.BigEndian.Uint16(rtp[2:])
-	if err := s.advance(ssrc, seq); err != nil {
-		return fmt.Errorf("write RTP: %w", err)
+	if to.full() {
+		s.conn.drops.add(DropStreamFull)
+		return nil
 	}
-	rtp, err := b.place(rtp)
+	ssrc, seq := binary.BigEndian.Uint32(rtp[8:]), binary.BigEndian.Uint16(rtp[2:])
+	index, err := s.advance(ssrc, seq)
 	if err != nil {
 		return fmt.Errorf("write RTP: %w", err)
 	}
-	closed, err := s.context.EncryptRTP(rtp, rtp, &s.header)
+	rtp, err = b.place(rtp)
+	if err != nil {
+		return fmt.Errorf("write RTP: %w", err)
+	}
+	closed, err := s.seal(rtp, index)
 	if err != nil {
 		return fmt.Errorf("write RTP: %w", err)
 	}
@@ -298,28 +328,41 @@ func (s *Stream) Write(b *Batch, rtp []byte) error {
 	return nil
 }
 
+func (s *Stream) seal(rtp []byte, index int64) ([]byte, error) {
+	if s.gcm == nil {
+		return s.other.context.EncryptRTP(rtp, rtp, &s.other.header)
+	}
+	header, err := headerSize(rtp)
+	if err != nil {
+		return nil, err
+	}
+	return s.gcm.seal(rtp, header, index, &s.nonce), nil
+}
+
 // advance keeps the index of a stream, and refuses what was sealed by another.
-func (s *Stream) advance(ssrc uint32, seq uint16) error {
+func (s *Stream) advance(ssrc uint32, seq uint16) (int64, error) {
 	for _, known := range s.ssrcs {
 		if known.ssrc == ssrc {
 			i, err := known.index(seq)
 			known.highest = max(known.highest, i)
-			return err
+			return i, err
 		}
 	}
 	known, err := s.conn.own(s, ssrc)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	i, err := known.index(seq)
 	if err != nil {
 		s.conn.disown(known)
-		return err
+		return 0, err
 	}
 	known.started, known.highest = true, i
 	s.ssrcs = append(s.ssrcs, known)
-	s.context.SetROC(ssrc, uint32(i>>16))
-	return nil
+	if s.other != nil {
+		s.other.context.SetROC(ssrc, uint32(i>>16))
+	}
+	return i, nil
 }
 
 // own gives an SSRC to a stream.

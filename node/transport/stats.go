@@ -17,6 +17,11 @@ const (
 	DropPathTaken               // a check from an address where another client lives
 	DropSocketFull              // the socket's send buffer is full
 	DropUnreachable             // the kernel knows no way there
+	DropNotOwner                // a check through a tunnel of somebody else
+	DropNoChannel               // TURN data on a channel that is not bound, or cut
+	DropOverRate                // more than a tunnel's bandwidth
+	DropBadFrame                // a stream whose frames make no sense
+	DropUnproved                // a stream when too many have not made a check
 
 	DropEarly        // media before the handshake
 	DropUnsealed     // media that was not sealed with the connection's keys
@@ -25,6 +30,7 @@ const (
 	DropHandshake    // DTLS faster than it is read
 	DropUnsent       // media to a client without a path
 	DropLossy        // data for a channel that is behind
+	DropStreamFull   // media to a client that has not taken what was sent before
 
 	numDrops
 )
@@ -32,7 +38,8 @@ const (
 func (d Drop) String() string {
 	return [numDrops]string{
 		"unknown", "too_long", "no_path", "bad_check", "no_ufrag", "integrity", "path_taken", "socket_full", "unreachable",
-		"early", "unsealed", "replayed", "too_many_ssrcs", "handshake", "unsent", "lossy",
+		"not_owner", "no_channel", "over_rate", "bad_frame", "unproved",
+		"early", "unsealed", "replayed", "too_many_ssrcs", "handshake", "unsent", "lossy", "stream_full",
 	}[d]
 }
 

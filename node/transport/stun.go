@@ -10,6 +10,7 @@ import (
 
 // check is what counts of a client's connectivity check.
 type check struct {
+	departed   bool   // the connection goes on at another node
 	ufrag      []byte // ours, the first half of the user name
 	nominate   bool   // USE-CANDIDATE
 	controlled bool   // the client thinks that we control
@@ -57,6 +58,8 @@ func writeReply(reply, request *stun.Message, c check, from netip.AddrPort, pwd 
 	id := stun.NewTransactionIDSetter(request.TransactionID)
 	integrity := stun.NewShortTermIntegrity(pwd)
 	switch {
+	case c.departed:
+		return reply.Build(id, stun.BindingError, stun.CodeBadRequest, integrity, stun.Fingerprint)
 	case c.controlled:
 		return reply.Build(id, stun.BindingError, stun.CodeRoleConflict, integrity, stun.Fingerprint)
 	case len(c.unknown) > 0:
@@ -68,12 +71,17 @@ func writeReply(reply, request *stun.Message, c check, from netip.AddrPort, pwd 
 
 // check answers a connectivity check. One that was not made with a password of
 // ours gets no answer: its sender may be forged, and nobody is to be hit by us.
-func (w *Worker) check(name *sockname, b []byte, now time.Time) {
-	drops := &w.engine.drops
+func (w *Worker) check(key tableKey, b []byte, now time.Time) {
 	if !stun.IsMessage(b) || stun.Decode(b, &w.request) != nil {
-		drops.add(DropBadCheck)
+		w.engine.drops.add(DropBadCheck)
 		return
 	}
+	w.checked(key, now)
+}
+
+// checked goes on with the message that was decoded.
+func (w *Worker) checked(key tableKey, now time.Time) {
+	drops := &w.engine.drops
 	c, ok := readCheck(&w.request)
 	if !ok {
 		drops.add(DropBadCheck)
@@ -88,22 +96,51 @@ func (w *Worker) check(name *sockname, b []byte, now time.Time) {
 		drops.add(DropIntegrity)
 		return
 	}
-	p := w.proved(name, c, cred, now)
+	if t := key.tunnel; t != nil && t.cfg.Owner != "" && t.cfg.Owner != cred.conn.cfg.Owner {
+		drops.add(DropNotOwner)
+		return
+	}
+	c.departed = cred.conn.departed.Load()
+	p := w.proved(key, c, cred, now)
 	if p == nil {
 		drops.add(DropPathTaken)
 		return
 	}
-	if writeReply(&w.reply, &w.request, c, name.addrPort(), cred.pwd) == nil {
+	if writeReply(&w.reply, &w.request, c, key.client(), cred.pwd) == nil {
 		w.batch.send(p, w.reply.Raw)
 	}
 }
 
 // proved is the path to answer on. A check that gets an error makes none.
-func (w *Worker) proved(name *sockname, c check, cred credential, now time.Time) *path {
-	if c.controlled || len(c.unknown) > 0 {
-		return &path{group: w.group, name: *name}
+func (w *Worker) proved(key tableKey, c check, cred credential, now time.Time) *path {
+	if c.departed || c.controlled || len(c.unknown) > 0 {
+		return &path{group: key.group, name: key.name, tunnel: key.tunnel}
 	}
-	return cred.conn.proved(w.group, name, c.nominate, cred, now)
+	return cred.conn.proved(key, c.nominate, cred, now)
+}
+
+// client is the source that a check is told.
+func (k *tableKey) client() netip.AddrPort {
+	if k.tunnel != nil {
+		return k.tunnel.cfg.Client
+	}
+	return k.name.addrPort()
+}
+
+// stranger handles a STUN message that came by itself: connectivity checks and
+// answers are ICE's, the rest is the door's.
+func (w *Worker) stranger(name *sockname, b []byte, now time.Time) {
+	door := w.engine.door.Load()
+	if door == nil || !stun.IsMessage(b) || stun.Decode(b, &w.request) != nil {
+		w.check(tableKey{group: w.group, name: *name}, b, now)
+		return
+	}
+	m := &w.request
+	if m.Type.Method == stun.MethodBinding && (m.Type.Class != stun.ClassRequest || m.Contains(stun.AttrUsername)) {
+		w.checked(tableKey{group: w.group, name: *name}, now)
+		return
+	}
+	(*door).STUN(w, Tuple{w.group, *name}, b)
 }
 
 // credential finds whose a user name fragment is.

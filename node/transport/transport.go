@@ -3,34 +3,54 @@
 // SRTP, runs data channels over SCTP, and hands what came to the Handler of each
 // connection. It sends in batches, several packets of one receiver in one message
 // (UDP_SEGMENT), since the kernel's way per message costs more than all the rest.
+// Clients that cannot come by UDP come through a Tunnel: an ICE-TCP stream, which it
+// reads itself, or a TURN allocation, which somebody else has granted.
 //
 // It writes and reads no descriptions, knows no tracks and no rooms, decides on no
-// packet's worth, sends nothing to an address that has not proved with a check
-// that it knows the connection's password, and never probes anybody.
+// packet's worth, sends nothing of its own to an address that has not proved with a
+// check that it knows the connection's password, and never probes anybody. What is
+// neither ICE nor media it hands to a Door.
 package transport
 
 import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/domicile/domicile/node/stream"
 )
 
 // Config says where an Engine takes media.
 type Config struct {
 	// Media are the UDP addresses to bind, at least one. Port 0 takes any.
 	Media []netip.AddrPort
+	// Sockets are bound already, all to the first of Media, with SO_REUSEPORT if they
+	// are several: they are used instead of binding it, and there are as many readers.
+	// The Engine closes them.
+	Sockets []*net.UDPConn
 	// PublicIPs replace the bound addresses of their family in what clients are
 	// told, for nodes behind one-to-one NAT. Empty: the bound addresses.
 	PublicIPs []netip.Addr
+	// TCP are the addresses at which clients reach ServeTCP (ICE-TCP); whoever calls
+	// it listens there. Clients are told of them as of Media, and of none if there is
+	// none. SetTCP can do it later.
+	TCP []netip.AddrPort
+	// Door takes what is for neither ICE nor a connection. SetDoor can do it later.
+	Door Door
 	// Workers is how many sockets and readers share each address; the kernel
 	// spreads clients over them. 0: one. More than cores are of no use.
 	Workers int
-	Log     *slog.Logger
-	Now     func() time.Time // nil: time.Now
+	// Beat is called every BeatEvery while there are connections, after the reports
+	// that came meanwhile were handed over. What repeats belongs there: each timer
+	// of its own would wake the process once more.
+	Beat func()
+	Log  *slog.Logger
+	Now  func() time.Time // nil: time.Now
 }
 
 // tickEvery is how often silence is looked for: a tenth of what counts as one.
@@ -49,6 +69,9 @@ type Engine struct {
 	ident   *identity
 	groups  []*group
 	workers []*Worker
+	lent    []*Worker     // without a socket, for the readers of streams
+	reports []*Worker     // of the sockets to which the kernel steers RTCP; the beat reads them
+	inUse   chan struct{} // takes one element when a connection is made
 	stop    chan struct{}
 	running sync.WaitGroup
 	batches sync.Pool
@@ -58,12 +81,19 @@ type Engine struct {
 	sent       sendCounters
 	shard      atomic.Uint32
 	gone       atomic.Uint64 // paths that are no more
+	tunneled   atomic.Uint64 // tunnels so far
+	unproved   sources       // streams that have not made a good check
+	door       atomic.Pointer[Door]
+	tcp        atomic.Pointer[[]netip.AddrPort]
 
 	mu     sync.RWMutex // guards what follows
 	closed bool
 	ufrags map[string]credential
 	table  map[tableKey]*path
-	conns  map[*Conn]struct{}
+	// tunnels are those of UDP clients, by 5-tuple. Lists are replaced, not changed.
+	tunnels map[tableKey][]*Tunnel
+	streams map[*Tunnel]*stream.Conn // those of ServeTCP
+	conns   map[*Conn]struct{}
 }
 
 // credential is what a check has to be made with to reach a connection.
@@ -72,12 +102,6 @@ type credential struct {
 	ufrag string
 	pwd   string
 	era   uint32 // counts ICE restarts
-}
-
-// tableKey is a 5-tuple: one of our addresses and the client's.
-type tableKey struct {
-	group *group
-	name  sockname
 }
 
 // Listen binds the media sockets and starts their readers.
@@ -90,8 +114,14 @@ func Listen(cfg Config) (*Engine, error) {
 		return nil, fmt.Errorf("listen for media: %w", err)
 	}
 	e := &Engine{
-		cfg: cfg, now: cfg.Now, log: cfg.Log, ident: ident, stop: make(chan struct{}),
+		cfg: cfg, now: cfg.Now, log: cfg.Log, ident: ident, stop: make(chan struct{}), inUse: make(chan struct{}, 1),
 		ufrags: make(map[string]credential), table: make(map[tableKey]*path), conns: make(map[*Conn]struct{}),
+		tunnels: make(map[tableKey][]*Tunnel), streams: make(map[*Tunnel]*stream.Conn),
+		unproved: sources{by: make(map[netip.Prefix]int)},
+	}
+	e.tcp.Store(&cfg.TCP)
+	if cfg.Door != nil {
+		e.SetDoor(cfg.Door)
 	}
 	if e.now == nil {
 		e.now = time.Now
@@ -108,13 +138,14 @@ func Listen(cfg Config) (*Engine, error) {
 	for _, w := range e.workers {
 		e.running.Go(w.run)
 	}
+	e.running.Go(e.beat)
 	e.running.Go(e.tick)
 	return e, nil
 }
 
 func (e *Engine) bind() error {
-	for _, addr := range e.cfg.Media {
-		g, err := bindGroup(addr, max(e.cfg.Workers, 1))
+	for i, addr := range e.cfg.Media {
+		g, err := e.group(i, addr)
 		if err != nil {
 			return err
 		}
@@ -122,8 +153,22 @@ func (e *Engine) bind() error {
 		for i, s := range g.socks {
 			e.workers = append(e.workers, newWorker(e, g, s, i))
 		}
+		if g.reports != nil {
+			e.reports = append(e.reports, newWorker(e, g, g.reports, len(g.socks)))
+		}
+	}
+	for i := range max(e.cfg.Workers, 1) {
+		e.lent = append(e.lent, newLent(e, i))
 	}
 	return nil
+}
+
+// group makes the sockets of one address.
+func (e *Engine) group(i int, addr netip.AddrPort) (*group, error) {
+	if i > 0 || len(e.cfg.Sockets) == 0 {
+		return bindGroup(addr, max(e.cfg.Workers, 1))
+	}
+	return takeGroup(e.cfg.Sockets)
 }
 
 // tick drives what happens because nothing happens.
@@ -197,6 +242,7 @@ func (e *Engine) Close() error {
 		c.Close()
 	}
 	close(e.stop)
+	e.cutStreams()
 	err := e.closeSockets()
 	e.running.Wait()
 	return err

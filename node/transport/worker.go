@@ -29,7 +29,8 @@ const (
 	sweepEvery = 256
 )
 
-// Worker reads one socket. Its batch is flushed after each drain.
+// Worker reads one socket, as it fills or at each beat. Its batch is flushed after
+// each drain.
 type Worker struct {
 	// Static after construction.
 	engine *Engine
@@ -40,10 +41,11 @@ type Worker struct {
 	busy sync.Mutex // held from the first packet of a drain to its flush
 
 	// Owned by run.
-	paths   map[sockname]*path // those that were seen, so that no lock is needed
-	touched []*Conn            // since the last Drained
-	header  rtp.Header         // reused for each packet
-	request stun.Message       // reused for each check
+	paths   map[sockname]*path   // those that were seen, so that no lock is needed
+	bound   map[boundKey]*Tunnel // the same for channels
+	touched []*Conn              // since the last Drained
+	header  rtp.Header           // reused for each packet
+	request stun.Message         // reused for each check
 	reply   stun.Message
 	swept   uint64 // Engine.gone at the last sweep
 
@@ -52,8 +54,13 @@ type Worker struct {
 func newWorker(e *Engine, g *group, s *socket, shard int) *Worker {
 	return &Worker{
 		engine: e, group: g, batch: newBatch(e, shard), in: newReceiver(s),
-		paths: make(map[sockname]*path), touched: make([]*Conn, 0, maxRead),
+		paths: make(map[sockname]*path), bound: make(map[boundKey]*Tunnel), touched: make([]*Conn, 0, maxRead),
 	}
+}
+
+// newLent makes a worker for what comes through streams.
+func newLent(e *Engine, shard int) *Worker {
+	return &Worker{engine: e, batch: newBatch(e, shard), touched: make([]*Conn, 0, maxRead)}
 }
 
 // Batch is for what the handlers of this worker's events send.
@@ -70,7 +77,7 @@ func (w *Worker) run() {
 		}
 		w.busy.Lock()
 		w.take(0, n)
-		if _, last := w.in.datagram(n - 1); n < maxRead && unfinished(last) {
+		if _, last := w.in.datagram(n - 1); n < maxRead && Unfinished(last) {
 			w.take(n, w.in.linger(n))
 		}
 		w.drained()
@@ -82,9 +89,11 @@ func (w *Worker) run() {
 // what they took in before the call. A track that is muted is silent from then on.
 // It must not be called from an event.
 func (e *Engine) Settle() {
-	for _, w := range e.workers {
-		w.busy.Lock()
-		w.busy.Unlock() //nolint:staticcheck // waiting is all
+	for _, workers := range [][]*Worker{e.workers, e.reports, e.lent} {
+		for _, w := range workers {
+			w.busy.Lock()
+			w.busy.Unlock() //nolint:staticcheck // waiting is all
+		}
 	}
 }
 
@@ -98,10 +107,19 @@ func (w *Worker) take(first, last int) {
 	}
 }
 
-// unfinished tells whether more of a frame is likely to follow at once: the packet
-// is a big one and does not have the marker that ends a picture.
-func unfinished(b []byte) bool {
-	return len(b) > audioAtMost && classify(b) == kindRTP && b[1]&0x80 == 0
+// Unfinished tells whether more of a frame is likely to follow a datagram at once: it
+// is a big packet and does not have the marker that ends a picture. It may be in a
+// TURN channel.
+func Unfinished(b []byte) bool {
+	if len(b) <= audioAtMost {
+		return false
+	}
+	k := classify(b)
+	if k == kindChannel {
+		b = b[channelHeader:]
+		k = classify(b)
+	}
+	return k == kindRTP && b[1]&0x80 == 0
 }
 
 // drained tells the connections that were touched, and sends what they answered.
@@ -127,10 +145,21 @@ func (w *Worker) datagram(name *sockname, b []byte, now time.Time) {
 		w.engine.drops.add(DropUnknown)
 		return
 	case kindSTUN:
-		w.check(name, b, now)
+		w.stranger(name, b, now)
+		return
+	case kindChannel:
+		w.channel(name, b, now)
+		return
+	case kindQUIC:
+		w.quic(name, b)
 		return
 	}
 	p, c := w.path(name)
+	w.known(p, c, k, b, now)
+}
+
+// known handles what is no check and came on a path.
+func (w *Worker) known(p *path, c *Conn, k kind, b []byte, now time.Time) {
 	if c == nil {
 		w.engine.drops.add(DropNoPath)
 		return
@@ -152,8 +181,8 @@ func (w *Worker) media(c *Conn, p *path, k kind, b []byte, now time.Time) {
 		return
 	}
 	c.hear(p, now)
-	w.touch(c)
 	if k == kindRTP {
+		w.touch(c)
 		c.deliverRTP(w, b, now)
 	} else {
 		c.deliverRTCP(w, b, now)
@@ -200,6 +229,11 @@ func (w *Worker) sweep() {
 	for name, p := range w.paths {
 		if p.conn.Load() == nil {
 			delete(w.paths, name)
+		}
+	}
+	for key, t := range w.bound {
+		if t.closed.Load() {
+			delete(w.bound, key)
 		}
 	}
 }

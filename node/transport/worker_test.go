@@ -26,7 +26,7 @@ func TestDrainedComesOnce(t *testing.T) {
 	defer a.Close()
 	defer b.Close()
 	third := nameOf(addrs[2])
-	if a.proved(e.groups[0], &third, false, a.local, e.now()) == nil {
+	if a.proved(tableKey{group: e.groups[0], name: third}, false, a.local, e.now()) == nil {
 		t.Fatal("no second path")
 	}
 	w, seal := newWorker(e, e.groups[0], e.groups[0].socks[0], 0), clientSeal(t)

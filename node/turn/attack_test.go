@@ -2,436 +2,441 @@ package turn
 
 import (
 	"bytes"
-	"io"
 	"net"
 	"net/netip"
 	"testing"
 	"time"
 
 	"github.com/pion/stun/v3"
+
+	"github.com/domicile/domicile/node/transport"
+	"github.com/domicile/domicile/node/turn/alloc"
 )
 
-// specials are addresses by which relays have been talked into reaching hosts
-// of their own network (A1).
+// What the server decides about messages is tried case by case in package alloc,
+// with its controls. Here the same attacks come over the wire, on every way in.
+
+// specials are some of alloc's, with which relays have been fooled.
 var specials = []string{
-	"127.0.0.1", "127.0.0.2", "127.255.255.254", "0.0.0.0", "0.0.0.1",
-	"10.0.0.1", "172.16.0.1", "192.168.0.1", "169.254.169.254", "100.64.0.1",
-	"198.18.0.1", "192.0.0.1", "192.0.0.170", "192.88.99.1", "224.0.0.1", "240.0.0.1", "255.255.255.255",
-	"192.0.2.1", "198.51.100.1", "203.0.113.1", "8.8.8.8",
-	"::", "::1", "::ffff:127.0.0.1", "::127.0.0.1", "64:ff9b::7f00:1", "64:ff9b:1::7f00:1",
-	"2002:7f00:1::", "2001:0:7f00:1::", "fe80::1", "fc00::1", "fec0::1", "ff02::1", "100::1", "2001:db8::1",
-}
-
-// everywhere is what an open relay would have for its peers: the control of
-// the attack tests. Packets end at the victim, so that no other socket of this
-// machine gets any; those to the endpoint arrive there.
-type everywhere struct{ victim, endpoint netip.AddrPort }
-
-func (everywhere) permits(netip.Addr) bool { return true }
-
-func (e everywhere) to(a netip.AddrPort) (netip.AddrPort, bool) {
-	if a == e.endpoint {
-		return a, true
-	}
-	return e.victim, true
-}
-
-func (everywhere) from(a netip.AddrPort) (*net.UDPAddr, bool) {
-	return net.UDPAddrFromAddrPort(a), true
-}
-
-// openRelay opens the relay and returns the victim.
-func openRelay(r *rig) *net.UDPConn {
-	victim := listenUDP(r.t)
-	r.server.peers = everywhere{victim.LocalAddr().(*net.UDPAddr).AddrPort(), r.endpoint}
-	return victim
+	"127.0.0.2", "0.0.0.0", "10.0.0.1", "169.254.169.254", "100.64.0.1", "198.18.0.1", "192.0.0.1", "240.0.0.1", "255.255.255.255",
+	"::ffff:127.0.0.1", "::127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::", "2001:0:7f00:1::", "fe80::1", "::",
 }
 
 func at(ip string, port uint16) netip.AddrPort {
 	return netip.AddrPortFrom(netip.MustParseAddr(ip), port)
 }
 
-// A1: nothing but the endpoint's own address is granted, whatever its spelling.
+// A1 over the wire: by no method and no spelling is anything reached but the
+// endpoint.
 func TestSpecialAddressesAreOutOfReach(t *testing.T) {
-	r := newRig(t, nil)
-	p := r.dial("ada")
-	p.mustAllocate()
-	channel := uint16(0x4000)
-	for _, ip := range specials {
-		target := at(ip, r.endpoint.Port())
-		own := target == r.endpoint
-		want := 403
-		if own {
-			want = 0
+	onEveryWay(t, nil, func(t *testing.T, r *rig, way string) {
+		to, p, endpoint := r.session("ada"), r.dial(way, "ada"), r.endpoint(way)
+		p.mustAllocate()
+		number := uint16(0x4000)
+		for _, ip := range specials {
+			target := at(ip, endpoint.Port())
+			if code := p.permit(target); code != 403 && code != 443 {
+				t.Errorf("CreatePermission %s: %d", ip, code)
+			}
+			if code := p.bind(number, target); code != 403 && code != 443 {
+				t.Errorf("ChannelBind %s: %d", ip, code)
+			}
+			p.indicate(target, check(to).Raw)
+			p.write(p.channelData(number, check(to).Raw))
+			p.write(p.build(stun.NewType(stun.MethodConnect, stun.ClassRequest), peer(target)).Raw)
+			number++
 		}
-		if code := p.permit(target); code != want {
-			t.Errorf("CreatePermission %s: %d, want %d", ip, code, want)
+		p.permit(endpoint)
+		p.mustReach(endpoint, 0, to) // the first data that comes back is this
+		s := r.server.Stats()
+		if s.PacketsUp != 1 || s.PacketsDown != 1 {
+			t.Errorf("%d packets up, %d down; want the one to the endpoint, and its answer", s.PacketsUp, s.PacketsDown)
 		}
-		if code := p.bind(channel, target); code != want {
-			t.Errorf("ChannelBind %s: %d, want %d", ip, code, want)
+		if n := s.Messages[alloc.NoMethod.String()]; n != uint64(len(specials)) {
+			t.Errorf("%d Connects unanswered, want %d", n, len(specials))
 		}
-		channel++
-		if !own {
-			p.indicate(target, "attack")
-		}
-	}
-	// A forbidden address hidden behind a permitted one.
-	if code := p.ask(stun.MethodCreatePermission, rawPeerAttr(r.endpoint), rawPeerAttr(at("10.0.0.1", 1))); code != 403 {
-		t.Errorf("CreatePermission for two: %d, want 403", code)
-	}
-	p.permit(r.endpoint)               // grants 127.0.0.1, if it was lost
-	p.roundTrip(r.endpoint, "barrier") // the indications before it are dealt with
-	if out := r.server.Stats().Up; out != 1 {
-		t.Errorf("%d packets went out, want the one to the endpoint", out)
+	})
+}
+
+// A2 over the wire: all ports of the endpoints' address, with data and channels.
+func TestPortSweep(t *testing.T) {
+	for _, way := range []string{"udp4", "tls4"} {
+		t.Run(way, func(t *testing.T) {
+			r := newRig(t, func(c *Config) { c.Bandwidth = 1 << 30 })
+			to, p := r.session("ada"), r.dial(way, "ada")
+			p.mustAllocate()
+			p.permit(r.media[0])
+			data := check(to).Raw
+			for port := 1; port <= 0xFFFF; port++ {
+				if a := at("127.0.0.1", uint16(port)); a != r.media[0] && a != r.media[1] {
+					p.indicate(a, data)
+				}
+				if port%64 == 0 { // in step, so that no socket's buffer overflows
+					p.mustReach(r.media[0], 0, to)
+				}
+			}
+			p.mustReach(r.media[0], 0, to) // all before has been dealt with
+			s := r.server.Stats()
+			if s.PacketsUp != 0xFFFF/64+1 || s.Messages["not_to_endpoint"] != 0xFFFF-2 {
+				t.Errorf("%d packets passed, %d did not; want %d and %d", s.PacketsUp, s.Messages["not_to_endpoint"], 0xFFFF/64+1, 0xFFFF-2)
+			}
+		})
 	}
 }
 
-func TestSpecialAddressesControl(t *testing.T) {
-	r := newRig(t, nil)
-	victim := openRelay(r)
-	p := r.dial("ada")
-	p.mustAllocate()
-	target := at("10.0.0.1", 22)
-	if code := p.permit(target); code != 0 {
-		t.Fatalf("an open relay refuses: %d", code)
-	}
-	p.indicate(target, "attack")
-	if got := string(read(t, victim)); got != "attack" {
-		t.Fatalf("the victim of an open relay got %q", got)
-	}
-}
-
-func read(t *testing.T, c *net.UDPConn) []byte {
-	t.Helper()
-	c.SetReadDeadline(time.Now().Add(20 * time.Second))
-	b := make([]byte, 2000)
-	n, err := c.Read(b)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b[:n]
-}
-
-// sweep sends to every port of the endpoint's address and returns how many
-// packets left the relay.
-func sweep(r *rig) uint64 {
-	p := r.dial("ada")
-	p.mustAllocate()
-	if code := p.permit(r.endpoint); code != 0 {
-		r.t.Fatalf("CreatePermission for the endpoint: %d", code)
-	}
-	before := r.server.Stats().Up
-	for port := 1; port <= 0xFFFF; port++ {
-		if a := at("127.0.0.1", uint16(port)); a != r.endpoint {
-			p.indicate(a, "sweep")
-		}
-	}
-	p.roundTrip(r.endpoint, "barrier")
-	return r.server.Stats().Up - before
-}
-
-// A2: of all ports at the endpoint's address only its own is reachable.
-func TestPortSweepReachesOnlyTheEndpoint(t *testing.T) {
-	r := newRig(t, nil)
-	victim := listenUDP(t)
-	if out := sweep(r); out != 1 {
-		t.Errorf("%d packets left the relay, want the one to the endpoint", out)
-	}
-	if s := r.server.Stats(); s.NotPeer != 0xFFFF-1 {
-		t.Errorf("%d packets dropped as not to a peer, want %d", s.NotPeer, 0xFFFF-1)
-	}
-	// The packets were handed to the kernel before the barrier, loopback is immediate.
-	victim.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
-	if n, err := victim.Read(make([]byte, 2000)); err == nil {
-		t.Errorf("a socket beside the endpoint got %d bytes", n)
-	}
-}
-
-func TestPortSweepControl(t *testing.T) {
-	r := newRig(t, func(c *Config) { c.Bandwidth = 1 << 30 })
-	victim := openRelay(r)
-	if out := sweep(r); out != 0xFFFF {
-		t.Errorf("%d packets left an open relay, want every one", out)
-	}
-	if got := string(read(t, victim)); got != "sweep" {
-		t.Errorf("the victim of an open relay got %q", got)
-	}
-}
-
-// A2: channels are bound to no other port of the endpoint's address.
-func TestChannelBindChecksThePort(t *testing.T) {
-	r := newRig(t, nil)
-	p := r.dial("ada")
-	p.mustAllocate()
-	for _, port := range []uint16{0, 1, 22, 53, 443, r.endpoint.Port() - 1, r.endpoint.Port() + 1, 65535} {
-		if code := p.bind(0x4001, at("127.0.0.1", port)); code != 403 {
-			t.Errorf("ChannelBind to port %d: %d, want 403", port, code)
-		}
-	}
-	if code := p.bind(0x4001, r.endpoint); code != 0 {
-		t.Errorf("ChannelBind to the endpoint: %d", code)
-	}
-}
-
-// The other direction: a stranger who knows the relayed address is not heard.
-func TestStrangersAreNotHeard(t *testing.T) {
-	r := newRig(t, nil)
-	p := r.dial("ada")
-	p.mustAllocate()
-	p.permit(r.endpoint)
-	stranger := listenUDP(t) // the same address as the endpoint, another port
-	var relayed net.Addr
-	r.server.mu.Lock()
-	for c := range r.server.clients {
-		relayed = c.socket.Load().LocalAddr()
-	}
-	r.server.mu.Unlock()
-	if _, err := stranger.WriteTo([]byte("stranger"), relayed); err != nil {
-		t.Fatal(err)
-	}
-	p.roundTrip(r.endpoint, "barrier") // the next message is this one, not the stranger's
-	if s := r.server.Stats(); s.NotFromPeer != 1 || s.Down != 1 {
-		t.Errorf("stats %+v: want one packet from a stranger, one passed down", s)
-	}
-}
-
-// A3: no TCP, no IPv6, no port of one's choice, no reservation.
+// A3 over the wire.
 func TestAllocationsOfOtherKindsAreRefused(t *testing.T) {
-	tests := []struct {
-		name  string
-		attrs []stun.Setter
-		want  int
-	}{
-		{"TCP", []stun.Setter{attribute{stun.AttrRequestedTransport, []byte{6, 0, 0, 0}}}, 442},
-		{"UDP, then TCP", []stun.Setter{udpTransport, attribute{stun.AttrRequestedTransport, []byte{6, 0, 0, 0}}}, 442},
-		{"EVEN-PORT", []stun.Setter{udpTransport, attribute{stun.AttrEvenPort, []byte{0}}}, 508},
-		{"EVEN-PORT with reservation", []stun.Setter{udpTransport, attribute{stun.AttrEvenPort, []byte{0x80}}}, 508},
-		{"RESERVATION-TOKEN", []stun.Setter{udpTransport, attribute{stun.AttrReservationToken, make([]byte, 8)}}, 508},
-		{"IPv6", []stun.Setter{udpTransport, attribute{attrRequestedFamily, []byte{2, 0, 0, 0}}}, 440},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			r := newRig(t, nil)
-			p := r.dial("ada")
-			p.ask(stun.MethodAllocate, udpTransport) // for the nonce
+	onEveryWay(t, nil, func(t *testing.T, r *rig, way string) {
+		p := r.dial(way, "ada")
+		p.ask(stun.MethodAllocate, udpTransport) // for the nonce
+		for _, tt := range []struct {
+			name  string
+			attrs []stun.Setter
+			want  int
+		}{
+			{"TCP", []stun.Setter{attribute{stun.AttrRequestedTransport, []byte{6, 0, 0, 0}}}, 442},
+			{"EVEN-PORT", []stun.Setter{udpTransport, attribute{stun.AttrEvenPort, []byte{0x80}}}, 508},
+			{"RESERVATION-TOKEN", []stun.Setter{udpTransport, attribute{stun.AttrReservationToken, make([]byte, 8)}}, 508},
+			{"no family", []stun.Setter{udpTransport, attribute{stun.AttrRequestedAddressFamily, []byte{3, 0, 0, 0}}}, 440},
+		} {
 			if code := p.ask(stun.MethodAllocate, tt.attrs...); code != tt.want {
-				t.Errorf("Allocate: %d, want %d", code, tt.want)
+				t.Errorf("%s: %d, want %d", tt.name, code, tt.want)
 			}
-			if s := r.server.Stats(); s.Allocated != 0 {
-				t.Errorf("%d allocations", s.Allocated)
-			}
-			// The refusal leaves the connection as it was.
-			if code := p.ask(stun.MethodAllocate, udpTransport); code != 0 {
-				t.Errorf("plain Allocate afterwards: %d", code)
-			}
-		})
-	}
-}
-
-// RFC 6062: Connect and ConnectionBind are not even answered.
-func TestConnectIsNotServed(t *testing.T) {
-	r := newRig(t, nil)
-	p := r.dial("ada")
-	p.mustAllocate()
-	p.permit(r.endpoint)
-	for _, m := range []stun.Method{stun.MethodConnect, stun.MethodConnectionBind} {
-		if err := p.send(stun.NewType(m, stun.ClassRequest), rawPeerAttr(r.endpoint)); err != nil {
-			t.Fatal(err)
 		}
-	}
-	p.roundTrip(r.endpoint, "barrier")
-	if s := r.server.Stats(); s.Refused != 2 {
-		t.Errorf("%d messages refused, want 2", s.Refused)
+		if n := r.server.Stats().Allocations; n != 0 {
+			t.Errorf("%d allocations", n)
+		}
+		if code := p.allocate(); code != 0 {
+			t.Errorf("a plain Allocate afterwards: %d", code)
+		}
+	})
+}
+
+// A4: one attendee does not get to another's connection, whatever he knows: here
+// he has been given its password.
+func TestAllocationReachesOneParticipant(t *testing.T) {
+	onEveryWay(t, nil, func(t *testing.T, r *rig, way string) {
+		mine, others := r.session("ada"), r.session("bob")
+		p, endpoint := r.dial(way, "ada"), r.endpoint(way)
+		p.mustAllocate()
+		p.bind(0x4000, endpoint)
+		p.write(p.channelData(0x4000, check(others).Raw))
+		p.indicate(endpoint, check(others).Raw)
+		p.mustReach(endpoint, 0x4000, mine) // no other answer comes before
+		if n := r.engine.Stats().Drops[transport.DropNotOwner.String()]; n != 2 {
+			t.Errorf("%d checks for another's connection were dropped, want 2", n)
+		}
+	})
+}
+
+func TestAllocationReachesOneParticipantControl(t *testing.T) {
+	r := newRig(t, nil)
+	r.server.unowned = true
+	others, p := r.session("bob"), r.dial("udp4", "ada")
+	p.mustAllocate()
+	p.bind(0x4000, r.media[0])
+	if err := p.reaches(r.media[0], 0x4000, others); err != nil {
+		t.Errorf("a tunnel of nobody does not lead to everybody: %v", err)
 	}
 }
 
-// A5: what credentials are not good for.
+// A5 over the wire: expired, of another room, after removal.
 func TestCredentialsAreBound(t *testing.T) {
-	r := newRig(t, nil)
-	tests := []struct {
-		name  string
-		creds func() (string, string)
-	}{
-		{"expired", func() (string, string) {
-			u, p := r.server.Credentials("ada", "blue", time.Minute)
-			r.clock.advance(time.Minute)
-			return u, p
-		}},
-		{"another room's password", func() (string, string) {
-			u, _ := r.server.Credentials("ada", "blue", time.Minute)
-			_, p := r.server.Credentials("ada", "green", time.Minute)
-			return u, p
-		}},
-		{"another participant's password", func() (string, string) {
-			u, _ := r.server.Credentials("ada", "blue", time.Minute)
-			_, p := r.server.Credentials("bob", "blue", time.Minute)
-			return u, p
-		}},
-		{"a later expiry written in", func() (string, string) {
-			u, p := r.server.Credentials("ada", "blue", time.Minute)
-			return "z" + u, p
-		}},
-		{"not a user name of ours", func() (string, string) { return "1700000000:ada", "x" }},
-		{"no user name", func() (string, string) { return "", "" }},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			p := r.dialWith(tt.creds())
-			if code := p.allocate(); code != 400 {
-				t.Errorf("Allocate: %d, want 400", code)
-			}
-		})
-	}
-	if s := r.server.Stats(); s.Allocated != 0 {
-		t.Errorf("%d allocations", s.Allocated)
-	}
+	onEveryWay(t, nil, func(t *testing.T, r *rig, way string) {
+		user, password := r.server.Credentials("ada", "blue", time.Minute)
+		_, others := r.server.Credentials("ada", "green", time.Minute)
+		if code := r.dialWith(way, user, others).allocate(); code != 401 {
+			t.Errorf("another room's password: %d", code)
+		}
+		r.clock.advance(time.Minute)
+		if code := r.dialWith(way, user, password).allocate(); code != 401 {
+			t.Errorf("after expiry: %d", code)
+		}
+		user, password = r.server.Credentials("ada", "blue", time.Minute)
+		r.server.Revoke("ada", "blue")
+		if code := r.dialWith(way, user, password).allocate(); code != 401 {
+			t.Errorf("after removal: %d", code)
+		}
+		if n := r.server.Stats().Allocations; n != 0 {
+			t.Errorf("%d allocations", n)
+		}
+	})
 }
 
 // A meeting may be longer than its credentials.
 func TestAllocationOutlivesItsCredentials(t *testing.T) {
-	r := newRig(t, nil)
-	p := r.dial("ada")
-	p.mustAllocate()
-	r.clock.advance(2 * MaxTTL)
-	if code := p.ask(stun.MethodRefresh); code != 0 {
-		t.Errorf("Refresh: %d", code)
-	}
-	if code := p.permit(r.endpoint); code != 0 {
-		t.Errorf("CreatePermission: %d", code)
-	}
-	// Once given up it is gone: the credentials open no other.
-	if code := p.ask(stun.MethodRefresh, attribute{stun.AttrLifetime, make([]byte, 4)}); code != 0 {
-		t.Errorf("Refresh with lifetime 0: %d", code)
-	}
-	if code := p.ask(stun.MethodAllocate, udpTransport); code != 400 {
-		t.Errorf("Allocate after the end of the credentials: %d, want 400", code)
-	}
+	onEveryWay(t, nil, func(t *testing.T, r *rig, way string) {
+		to, p, endpoint := r.session("ada"), r.dial(way, "ada"), r.endpoint(way)
+		p.mustAllocate()
+		p.bind(0x4000, endpoint)
+		for range 4 {
+			r.clock.advance(9 * time.Minute)
+			p.ask(stun.MethodRefresh) // 438 and a new nonce
+			for _, code := range []int{p.ask(stun.MethodRefresh), p.bind(0x4000, endpoint)} {
+				if code != 0 && code != 438 {
+					t.Fatalf("renewing: %d", code)
+				}
+			}
+			r.server.tick()
+			p.mustReach(endpoint, 0x4000, to)
+		}
+		if code := p.ask(stun.MethodRefresh, attribute{stun.AttrLifetime, make([]byte, 4)}); code != 0 {
+			t.Errorf("giving up: %d", code)
+		}
+		if code := p.allocate(); code != 401 {
+			t.Errorf("a new allocation with the old credentials: %d, want 401", code)
+		}
+	})
 }
 
-func TestAllocationBelongsToItsSession(t *testing.T) {
-	r := newRig(t, nil)
-	p := r.dial("ada")
-	p.mustAllocate()
-	p.username, p.password = r.server.Credentials("bob", "blue", time.Minute)
-	if code := p.permit(r.endpoint); code != 400 {
-		t.Errorf("CreatePermission with another's credentials: %d, want 400", code)
-	}
-	p.username, p.password = r.server.Credentials("ada", "blue", time.Minute)
-	if code := p.permit(r.endpoint); code != 0 {
-		t.Errorf("CreatePermission with newer credentials: %d", code)
-	}
-}
-
-// A5: removal ends the allocation within a second and voids the credentials.
+// A5, G21: removal ends the allocation at once, on all transports, and with it
+// the way from the node to the attendee.
 func TestRevokeEndsTheAllocation(t *testing.T) {
-	r := newRig(t, nil)
-	ada, bob := r.dial("ada"), r.dial("bob")
-	for _, p := range []*probe{ada, bob} {
-		p.mustAllocate()
-		p.permit(r.endpoint)
-		p.roundTrip(r.endpoint, "before")
-	}
-	up := r.server.Stats().Up
-	begin := time.Now()
-	r.server.Revoke("ada", "blue")
-	if _, err := ada.receive(); err == nil {
-		t.Error("a message after the revocation")
-	}
-	if took := time.Since(begin); took > time.Second {
-		t.Errorf("the connection was closed after %s", took)
-	}
-	if s := r.server.Stats(); s.Up != up {
-		t.Errorf("%d packets relayed after the revocation", s.Up-up)
-	}
-	again := r.dialWith(ada.username, ada.password)
-	if code := again.allocate(); code != 400 {
-		t.Errorf("Allocate with revoked credentials: %d, want 400", code)
-	}
-	bob.roundTrip(r.endpoint, "after") // others notice nothing
+	onEveryWay(t, nil, func(t *testing.T, r *rig, way string) {
+		mine, bobs := r.session("ada"), r.session("bob")
+		ada, bob, endpoint := r.dial(way, "ada"), r.dial(way, "bob"), r.endpoint(way)
+		for p, to := range map[*probe]transport.Local{ada: mine, bob: bobs} {
+			p.mustAllocate()
+			p.bind(0x4000, endpoint)
+			p.mustReach(endpoint, 0x4000, to)
+		}
+		begin := time.Now()
+		r.server.Revoke("ada", "blue")
+		if took := time.Since(begin); took > time.Second {
+			t.Errorf("removal took %s", took)
+		}
+		up := r.server.Stats().PacketsUp
+		ada.write(ada.channelData(0x4000, check(mine).Raw))
+		if way[:3] == "udp" {
+			q := ada.build(stun.NewType(stun.MethodRefresh, stun.ClassRequest))
+			ada.write(q.Raw)
+			b, err := ada.receive() // the check before it gets no answer, neither does anything else come
+			if m := (&stun.Message{Raw: b}); err != nil || m.Decode() != nil || ada.learn(m) != 401 {
+				t.Errorf("after removal comes %x, %v; want 401 to a Refresh", b, err)
+			}
+		} else {
+			ada.ended()
+		}
+		if n := r.engine.Stats().Paths; n != 1 {
+			t.Errorf("%d ways from the node to attendees, want bob's alone", n)
+		}
+		if s := r.server.Stats(); s.PacketsUp != up || s.Allocations != 1 {
+			t.Errorf("%d packets passed afterwards, %d allocations", s.PacketsUp-up, s.Allocations)
+		}
+		bob.mustReach(endpoint, 0x4000, bobs) // others notice nothing
+		if code := r.dialWith(way, ada.username, ada.password).allocate(); code != 401 {
+			t.Errorf("Allocate with revoked credentials: %d, want 401", code)
+		}
+		r.clock.advance(time.Millisecond)
+		if code := r.dial(way, "ada").allocate(); code != 0 {
+			t.Errorf("Allocate with credentials made later: %d", code)
+		}
+	})
+}
 
-	r.clock.advance(time.Millisecond)
-	if code := r.dial("ada").allocate(); code != 0 {
-		t.Errorf("Allocate with credentials made after the revocation: %d", code)
-	}
-	if code := r.dialWith(ada.username, ada.password).allocate(); code != 400 {
-		t.Errorf("Allocate with the revoked ones, once more: %d, want 400", code)
+// A6 over the wire: a nonce is worth nothing from another port or stream.
+func TestNonceIsBoundToItsFlow(t *testing.T) {
+	onEveryWay(t, nil, func(t *testing.T, r *rig, way string) {
+		p, thief := r.dial(way, "ada"), r.dial(way, "ada")
+		p.ask(stun.MethodAllocate, udpTransport)
+		thief.nonce, thief.realm = p.nonce, p.realm
+		if code := thief.ask(stun.MethodAllocate, udpTransport); code != 438 {
+			t.Errorf("Allocate with another's nonce: %d, want 438", code)
+		}
+		if code := p.ask(stun.MethodAllocate, udpTransport); code != 0 {
+			t.Errorf("Allocate with the own nonce: %d", code)
+		}
+	})
+}
+
+// A7 over the wire: bytes to and from a stranger, counted with their headers.
+func TestStrangersGetLittle(t *testing.T) {
+	for _, way := range []string{"udp4", "udp6"} {
+		t.Run(way, func(t *testing.T) {
+			r := newRig(t, nil)
+			p := r.dial(way, "ada")
+			header := map[byte]int{'4': 28, '6': 48}[way[3]]
+			var sent, got int
+			done := make(chan struct{})
+			go func() { // until Refresh with the challenge's nonce is answered
+				defer close(done)
+				for {
+					b, err := p.receive()
+					if err != nil || len(b) > 200 {
+						return
+					}
+					got += len(b) + header
+				}
+			}()
+			for range 400 {
+				for _, q := range []*stun.Message{
+					p.build(stun.NewType(stun.MethodAllocate, stun.ClassRequest), udpTransport),
+					p.build(stun.NewType(stun.MethodRefresh, stun.ClassRequest)),
+					p.build(stun.BindingRequest),
+					p.build(stun.NewType(stun.MethodConnect, stun.ClassRequest)),
+				} {
+					p.write(q.Raw)
+					sent += len(q.Raw) + header
+				}
+			}
+			p.conn.SetReadDeadline(time.Now().Add(200 * time.Millisecond)) // loopback is immediate
+			<-done
+			if got == 0 || 2*got > 3*sent {
+				t.Errorf("%d bytes for %d, want some and at most 1.5 times as many", got, sent)
+			}
+			if n := r.server.Stats().Allocations; n != 0 {
+				t.Errorf("%d allocations", n)
+			}
+		})
 	}
 }
 
-// A6: a nonce is worth nothing on another connection.
-func TestNonceIsBoundToItsConnection(t *testing.T) {
-	r := newRig(t, nil)
-	p, thief := r.dial("ada"), r.dial("ada")
-	p.ask(stun.MethodAllocate, udpTransport)
-	thief.nonce, thief.realm = p.nonce, p.realm
-	if code := thief.ask(stun.MethodAllocate, udpTransport); code != 438 {
-		t.Errorf("Allocate with another connection's nonce: %d, want 438", code)
+// A7, A8: a stream has little time, and few messages, before an allocation.
+func TestStreamWithoutAllocationIsClosed(t *testing.T) {
+	brief := func(c *Config) { c.FirstAllocate = 300 * time.Millisecond }
+	for name, speak := range map[string]func(net.Conn){
+		"says nothing":           func(net.Conn) {},
+		"stops inside a message": func(c net.Conn) { c.Write([]byte("\x00\x03\x00\x08\x21\x12")) },
+		"is no TURN":             func(c net.Conn) { c.Write([]byte("GET / HTTP/1.1\r\n\r\n")) },
+		"a message too long":     func(c net.Conn) { c.Write([]byte("\x00\x03\xFF\xFC\x21\x12\xA4\x42")) },
+		"a byte at a time": func(c net.Conn) {
+			for range 100 {
+				if _, err := c.Write([]byte{0}); err != nil {
+					return
+				}
+			}
+		},
+		"asks for ever": func(c net.Conn) {
+			for range 50 {
+				c.Write(stun.MustBuild(stun.TransactionID, stun.BindingRequest).Raw)
+			}
+		},
+		"data without an allocation": func(c net.Conn) {
+			for range 50 {
+				c.Write([]byte("\x40\x00\x00\x04data"))
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, way := range []string{"tcp4", "tls4"} {
+				r := newRig(t, brief)
+				p := r.dial(way, "ada")
+				speak(p.conn)
+				p.ended()
+			}
+		})
 	}
 }
 
-// A7: what somebody without credentials gets out of a connection, at most.
-func TestUnauthenticatedAnswersAreBounded(t *testing.T) {
-	r := newRig(t, nil)
-	p := r.dial("ada")
-	m, err := stun.Build(stun.TransactionID, stun.NewType(stun.MethodAllocate, stun.ClassRequest), udpTransport)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := p.conn.Write(bytes.Repeat(m.Raw, 100)); err != nil {
-		t.Fatal(err)
-	}
-	got, err := io.ReadAll(p.in)
-	if nerr, ok := err.(net.Error); ok && nerr.Timeout() {
-		t.Fatal("the connection stays open")
-	}
-	sent := 100 * len(m.Raw)
-	t.Logf("%d bytes for %d of 100 bare Allocates", len(got), sent)
-	if len(got) == 0 || float64(len(got)) > 1.5*float64(sent) || len(got) > 1024 {
-		t.Errorf("%d bytes for %d: want some, at most 1024 and 1.5 times as many", len(got), sent)
+// However much time it has, it is answered little.
+func TestStreamWithoutAllocationIsAnsweredLittle(t *testing.T) {
+	for _, way := range []string{"tcp4", "tls6"} {
+		r := newRig(t, func(c *Config) { c.FirstAllocate = time.Hour })
+		p := r.dial(way, "ada")
+		p.write(bytes.Repeat(p.build(stun.BindingRequest).Raw, 50))
+		p.ended()
+		if n := r.server.Stats().Messages["mapped"]; n != maxBefore {
+			t.Errorf("%s: %d answers, want %d", way, n, maxBefore)
+		}
 	}
 }
 
-// A8: one session cannot take what is there for all.
-func TestAllocationsAreLimited(t *testing.T) {
-	r := newRig(t, func(c *Config) { c.MaxPerSession, c.MaxAllocations = 2, 3 })
-	held := []*probe{r.dial("ada"), r.dial("ada")}
-	for _, p := range held {
-		p.mustAllocate()
-	}
-	if code := r.dial("ada").allocate(); code != 486 {
-		t.Errorf("third of a session: %d, want 486", code)
-	}
-	if code := r.dial("bob").allocate(); code != 0 {
-		t.Errorf("another session: %d", code)
-	}
-	if code := r.dial("cyd").allocate(); code != 486 {
-		t.Errorf("beyond the node's bound: %d, want 486", code)
-	}
-	if code := held[0].ask(stun.MethodRefresh, attribute{stun.AttrLifetime, make([]byte, 4)}); code != 0 {
-		t.Fatalf("giving up: %d", code)
-	}
-	if code := r.dial("ada").allocate(); code != 0 {
-		t.Errorf("after one was given up: %d", code)
-	}
-	if s := r.server.Stats(); s.OverQuota != 2 || s.Allocations != 3 {
-		t.Errorf("stats %+v", s)
-	}
-}
-
-func TestBandwidthIsCapped(t *testing.T) {
-	r := newRig(t, func(c *Config) { c.Bandwidth = 1 })
-	p := r.dial("ada")
+// A stream that gives its allocation up has little time again, one whose
+// allocation runs out is closed.
+func TestStreamWhoseAllocationEnds(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.FirstAllocate = 300 * time.Millisecond })
+	p, q := r.dial("tcp4", "ada"), r.dial("tls4", "ada")
 	p.mustAllocate()
-	p.permit(r.endpoint)
-	data := string(make([]byte, 1000))
-	for range 6 { // the burst of four frames holds six of these, in each direction
-		p.roundTrip(r.endpoint, data)
+	q.mustAllocate()
+	p.ask(stun.MethodRefresh, attribute{stun.AttrLifetime, make([]byte, 4)})
+	p.ended()
+	r.clock.advance(alloc.Lifetime)
+	r.server.tick()
+	q.ended()
+}
+
+// A8: one participant, one source, and all together have their bounds, whatever
+// they come over.
+func TestAllocationsAreLimited(t *testing.T) {
+	for name, tt := range map[string]struct {
+		change func(*Config)
+		want   int
+	}{
+		"participant": {func(c *Config) { c.MaxPerSession = 2 }, 486},
+		"source":      {func(c *Config) { c.MaxPerSource = 2 }, 486},
+		"node":        {func(c *Config) { c.MaxAllocations = 2 }, 508},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, tt.change)
+			held := r.dial("udp4", "ada")
+			held.mustAllocate()
+			r.dial("tls4", "ada").mustAllocate()
+			for _, way := range []string{"udp4", "tcp4", "tls4"} {
+				if code := r.dial(way, "ada").allocate(); code != tt.want {
+					t.Errorf("one too many over %s: %d, want %d", way, code, tt.want)
+				}
+			}
+			if code := r.dial("udp4", "bob").allocate(); (code == 0) != (name == "participant") {
+				t.Errorf("somebody else: %d", code)
+			}
+			held.ask(stun.MethodRefresh, attribute{stun.AttrLifetime, make([]byte, 4)})
+			if code := r.dial("udp4", "ada").allocate(); code != 0 {
+				t.Errorf("after one was given up: %d", code)
+			}
+		})
 	}
-	for range 10 {
-		p.indicate(r.endpoint, data)
+}
+
+// The bound of an allocation is one for all its endpoints.
+func TestBandwidthIsCapped(t *testing.T) {
+	for _, way := range []string{"udp4", "tcp4"} {
+		t.Run(way, func(t *testing.T) {
+			r := newRig(t, func(c *Config) { c.Bandwidth = 2000 })
+			p, to := r.dial(way, "ada"), r.session("ada")
+			p.mustAllocate()
+			p.bind(0x4000, r.media[0])
+			p.bind(0x4001, r.media[1])
+			data, begin := check(to).Raw, time.Now()
+			for i := range 200 {
+				p.write(p.channelData(0x4000+uint16(i%2), data))
+			}
+			p.permit(r.media[0]) // all before has been dealt with
+			dropped := int(r.engine.Stats().Drops[transport.DropOverRate.String()])
+			got, most := float64((200-dropped)*len(data)), 2000*(1+time.Since(begin).Seconds())
+			if got < 1000 || got > most {
+				t.Errorf("%.0f bytes passed, want at most %.0f: a second's, and what the time brought", got, most)
+			}
+			if s := r.server.Stats(); float64(s.BytesUp) != got {
+				t.Errorf("%d bytes are counted, %.0f passed", s.BytesUp, got)
+			}
+		})
 	}
-	p.permit(r.endpoint) // barrier
-	if s := r.server.Stats(); s.Up != 6 || s.OverRate != 10 {
-		t.Errorf("%d packets up, %d over the rate; want 6 and 10", s.Up, s.OverRate)
-	}
+}
+
+// A permission that ends takes its tunnel along, a channel that ends leaves one
+// without a number.
+func TestWhatIsNotRenewedEnds(t *testing.T) {
+	onEveryWay(t, nil, func(t *testing.T, r *rig, way string) {
+		to, p, endpoint := r.session("ada"), r.dial(way, "ada"), r.endpoint(way)
+		p.mustAllocate()
+		p.permit(endpoint)
+		p.mustReach(endpoint, 0, to)
+		r.clock.advance(alloc.PermissionLife)
+		r.server.tick()
+		p.indicate(endpoint, check(to).Raw)
+		p.bind(0x4000, endpoint)
+		if n := r.server.Stats().Messages["not_allowed"]; n != 1 {
+			t.Errorf("%d indications refused, want 1", n)
+		}
+		p.mustReach(endpoint, 0x4000, to)
+		r.clock.advance(alloc.PermissionLife - time.Minute)
+		p.ask(stun.MethodRefresh)
+		p.ask(stun.MethodRefresh)
+		r.clock.advance(2 * time.Minute)
+		p.permit(endpoint)
+		p.permit(endpoint)
+		r.clock.advance(alloc.PermissionLife - time.Minute)
+		r.server.tick() // the channel is ten minutes old, the permission four
+		p.mustReach(endpoint, 0, to)
+	})
 }

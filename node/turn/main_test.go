@@ -1,9 +1,15 @@
 package turn
 
 import (
+	"os"
 	"testing"
 
-	"go.uber.org/goleak"
+	"github.com/domicile/domicile/internal/leaks"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(crowdEnv) != "" { // this process is the clients of another
+		os.Exit(crowd(os.Getenv(crowdEnv)))
+	}
+	leaks.Main(m)
+}

@@ -1,71 +1,65 @@
-// Package turn is the node's closed TURN relay (RFC 8656) for attendees whose
-// only way out is one TCP port. It authenticates, allocates, and passes packets
-// between an attendee's connection and this node's own media endpoints.
+// Package turn is the node's closed TURN server (RFC 8656), for attendees whose
+// network lets nothing else out: over UDP, TCP and TLS, IPv4 and IPv6, all on the
+// port that everything else is on.
 //
-// Closed means an allow-list: an allocation reaches exactly the configured
-// endpoints, address and port, and nothing else in the world; packets from
-// elsewhere are not passed back. It knows nothing of rooms or media, opens no
-// listener (node/front hands it connections) and shows no pion type.
+// Closed means that an allocation leads to this node's own media endpoints and
+// there to the connections of one participant, and nowhere else in the world.
+// So no relay socket exists, and no goroutine: package alloc decides what may
+// pass, and what passes goes through tunnels of node/transport, which takes
+// ChannelData to a connection, and a connection's packets into ChannelData,
+// without coming by here.
 //
-// Each connection has a pion server of its own. So a nonce is worth nothing on
-// another connection, no table is shared between attendees, and whatever goes
-// wrong with one connection ends with it.
+// It opens no listener (the media sockets and node/front hand it what is TURN),
+// knows nothing of rooms or media, and remembers nothing of strangers.
 package turn
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"log/slog"
-	"net"
 	"net/netip"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
-	"golang.org/x/time/rate"
+	"github.com/domicile/domicile/node/transport"
+	"github.com/domicile/domicile/node/turn/alloc"
 )
 
-// Peer is a media endpoint of this node.
-type Peer struct {
-	// Advertised is the address in the ICE candidates that attendees get.
-	Advertised netip.AddrPort
-	// Local is where the endpoint listens, if that differs (a node behind a
-	// one-to-one NAT). The zero value means the same as Advertised.
-	Local netip.AddrPort
-}
+// MaxTTL is the longest time for which credentials open an allocation.
+const MaxTTL = alloc.MaxTTL
 
-// Config describes the relay.
+// Config describes the server.
 type Config struct {
-	// Peers are the only addresses an allocation reaches. At least one; IPv4
-	// only, because pion allocates nothing else.
-	Peers []Peer
-
-	// Realm of the credentials. Default "domicile".
-	Realm string
+	// Engine has the media endpoints. Its addresses are all that is reachable.
+	Engine *transport.Engine
 
 	// Secret keys the credentials, at least 16 bytes. Default: random, which
 	// suits credentials that only this process makes and checks.
 	Secret []byte
 
-	// MaxAllocations bounds the node, default 4096 (three goroutines, a socket
-	// and about 60 KiB each). MaxPerSession bounds one participant's session,
-	// default 12: two peer connections of three allocations each, and the same
-	// again while the network changes under them.
+	// MaxAllocations bounds the node, default 8192 (under 1 KiB each over UDP,
+	// under 40 KiB over TLS). MaxPerSession bounds one participant, default 12:
+	// two peer connections of three allocations each, and the same again while the
+	// network changes under them. MaxPerSource bounds an IPv4 address or IPv6 /64,
+	// default 1024: an office of 170 people behind one address.
 	MaxAllocations int
 	MaxPerSession  int
+	MaxPerSource   int
 
 	// Bandwidth caps an allocation in each direction, in bytes per second.
 	// Default 8 MiB/s, about forty small pictures and one screen share.
 	Bandwidth int
 
-	// FirstAllocate is how long a connection may live without an allocation.
+	// FirstAllocate is how long a stream may live without an allocation.
 	// Default 10 s.
 	FirstAllocate time.Duration
 
-	// WriteTimeout ends a connection whose client does not read. Default 5 s.
-	WriteTimeout time.Duration
-
-	// Now is the clock by which credentials expire. Default time.Now.
+	// Now is the clock by which credentials and allocations expire. Default time.Now.
 	Now func() time.Time
 
 	// Log gets state changes, never addresses or names. Default discards.
@@ -81,20 +75,15 @@ func (c Config) withDefaults() Config {
 			*v = d
 		}
 	}
-	def(&c.MaxAllocations, 4096)
+	def(&c.MaxAllocations, 8192)
 	def(&c.MaxPerSession, 12)
+	def(&c.MaxPerSource, 1024)
 	def(&c.Bandwidth, 8<<20)
-	if c.Realm == "" {
-		c.Realm = "domicile"
-	}
 	if len(c.Secret) == 0 {
 		c.Secret = []byte(rand.Text() + rand.Text())
 	}
 	if c.FirstAllocate == 0 {
 		c.FirstAllocate = 10 * time.Second
-	}
-	if c.WriteTimeout == 0 {
-		c.WriteTimeout = 5 * time.Second
 	}
 	if c.Now == nil {
 		c.Now = time.Now
@@ -105,207 +94,165 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
+func (c Config) limits() alloc.Limits {
+	return alloc.Limits{PerNode: c.MaxAllocations, PerSession: c.MaxPerSession, PerSource: c.MaxPerSource}
+}
+
 func (c Config) validate() error {
 	var errs []error
-	if len(c.Secret) > 0 && len(c.Secret) < minSecret {
+	if c.Engine == nil {
+		errs = append(errs, errors.New("no engine: a relay that reaches nothing"))
+	}
+	if len(c.Secret) < minSecret {
 		errs = append(errs, fmt.Errorf("secret of %d bytes: want at least %d", len(c.Secret), minSecret))
 	}
-	if c.MaxAllocations < 0 || c.MaxPerSession < 0 || c.Bandwidth < 0 || c.FirstAllocate < 0 || c.WriteTimeout < 0 {
+	if c.Bandwidth < 0 || c.FirstAllocate < 0 {
 		errs = append(errs, errors.New("a bound is below zero"))
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, c.limits().Validate())...)
 }
 
-// reach is what an allocation may touch. peerTable is the real one.
-type reach interface {
-	permits(netip.Addr) bool                                // may a permission for this address be installed?
-	to(netip.AddrPort) (local netip.AddrPort, ok bool)      // where packets for a peer go
-	from(netip.AddrPort) (advertised *net.UDPAddr, ok bool) // whose packets these are
-}
-
-// Server is the relay. It starts no goroutine of its own.
+// Server is the TURN server. What it does in goroutines of its own it does in Run.
 type Server struct {
 	// Static after construction.
-	cfg    Config
-	creds  *credentials
-	peers  reach
-	bindIP netip.Addr // relay sockets are bound here
-	counts counters
+	cfg       Config
+	engine    *transport.Engine
+	creds     *alloc.Credentials
+	guard     *alloc.Guard
+	exchanges sync.Pool
 
-	serving sync.WaitGroup // ServeConn calls
+	// For the control of the tests: allocations lead to everybody.
+	unowned bool
 
-	mu       sync.Mutex
-	closed   bool
-	clients  map[*client]struct{}
-	sessions map[tag]map[*client]struct{} // clients with an allocation, or about to have one
-	holding  int                          // clients in sessions
-	revoked  map[tag]time.Time            // credentials issued until then are void
+	counts  [alloc.NumReasons]atomic.Uint64
+	streams atomic.Uint64  // numbers of streams
+	serving sync.WaitGroup // ServeStream calls
+
+	// mu guards what follows. Tunnels are opened under it, so that none is opened
+	// for an allocation that has just ended; they are closed after it.
+	mu        sync.RWMutex
+	closed    bool
+	table     *alloc.Table
+	carriers  map[*alloc.Allocation]*carrier
+	clients   map[*client]struct{}
+	endpoints []netip.AddrPort
+	past      traffic // of allocations that have ended
 }
 
-// New checks the configuration. There is nothing to start: connections come
-// through ServeConn.
+// New checks the configuration.
 func New(cfg Config) (*Server, error) {
+	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("turn: %w", err)
 	}
-	peers, err := newPeerTable(cfg.Peers)
-	if err != nil {
-		return nil, fmt.Errorf("turn: %w", err)
+	var nonceKey [32]byte
+	rand.Read(nonceKey[:])
+	creds := alloc.NewCredentials(cfg.Secret)
+	none, _ := alloc.NewEndpoints(nil)
+	s := &Server{
+		cfg: cfg, engine: cfg.Engine, creds: creds,
+		guard:     alloc.NewGuard(creds, nonceKey, maphash.MakeSeed()),
+		exchanges: sync.Pool{New: func() any { return new(alloc.Exchange) }},
+		table:     alloc.NewTable(cfg.limits(), none),
+		carriers:  map[*alloc.Allocation]*carrier{},
+		clients:   map[*client]struct{}{},
 	}
-	cfg = cfg.withDefaults()
-	return &Server{
-		cfg:      cfg,
-		creds:    newCredentials(cfg.Secret),
-		peers:    peers,
-		bindIP:   peers.bindIP(),
-		clients:  map[*client]struct{}{},
-		sessions: map[tag]map[*client]struct{}{},
-		revoked:  map[tag]time.Time{},
-	}, nil
+	s.findEndpoints()
+	return s, nil
 }
 
-// Credentials makes a user name and a password for one participant's session in
-// a room. They open an allocation until ttl (at most MaxTTL, which 0 stands for)
-// has passed; one that exists by then lives on until it is given up or revoked,
-// so that a meeting may be longer than its credentials. The user name says
-// nothing about the participant.
+// Owner names a participant's connections: with it as transport.ConnConfig.Owner
+// they can be reached through that participant's allocations.
+func (s *Server) Owner(participant, room string) string {
+	return owner(s.creds.Session(participant, room))
+}
+
+func owner(of alloc.Session) string { return string(of[:]) }
+
+// Credentials makes a user name and a password for one participant in a room.
+// They open allocations until ttl (at most MaxTTL, which 0 stands for) has
+// passed; one that exists by then lives on until it is given up or revoked, so
+// that a meeting may be longer than its credentials. The user name says nothing
+// about the participant.
 func (s *Server) Credentials(participant, room string, ttl time.Duration) (username, password string) {
-	return s.creds.issue(tagOf(s.creds, participant, room), s.cfg.Now(), ttl)
+	return s.creds.Issue(s.creds.Session(participant, room), s.cfg.Now(), ttl)
 }
 
 // Revoke voids the credentials that a participant has for a room and ends its
 // allocations: nothing is relayed for it after Revoke returns. Credentials made
 // later are good again.
 func (s *Server) Revoke(participant, room string) {
-	now := s.cfg.Now()
-	t := tagOf(s.creds, participant, room)
+	session := s.creds.Session(participant, room)
 	s.mu.Lock()
-	for old, at := range s.revoked {
-		if now.Sub(at) > MaxTTL { // whatever was issued before has expired
-			delete(s.revoked, old)
-		}
-	}
-	s.revoked[t] = now
-	ending := make([]*client, 0, len(s.sessions[t]))
-	for c := range s.sessions[t] {
-		ending = append(ending, c)
-	}
+	ended := s.follow(s.table.Revoke(session, s.cfg.Now()), via{})
 	s.mu.Unlock()
-	for _, c := range ending {
-		c.end()
+	s.cut(ended)
+}
+
+// tickEvery is how late an allocation, a permission or a channel may end.
+const tickEvery = time.Second
+
+// Run ends what runs out, until ctx does.
+func (s *Server) Run(ctx context.Context) error {
+	t := time.NewTicker(tickEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+			s.tick()
+		}
 	}
 }
 
-// Close ends every connection and returns when they are gone. ServeConn closes
-// what it gets afterwards.
+func (s *Server) tick() {
+	s.findEndpoints()
+	s.mu.Lock()
+	ended := s.follow(s.table.Tick(s.cfg.Now()), via{})
+	s.mu.Unlock()
+	s.cut(ended)
+}
+
+// findEndpoints takes over what attendees are told to be this node's addresses.
+func (s *Server) findEndpoints() {
+	var found []netip.AddrPort
+	for _, c := range s.engine.Candidates() {
+		if !c.TCP { // whoever can reach those needs no relay
+			found = append(found, c.Addr)
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if slices.Equal(found, s.endpoints) {
+		return
+	}
+	e, err := alloc.NewEndpoints(found)
+	if err != nil {
+		s.cfg.Log.Error("TURN cannot lead to this node's addresses", "error", err)
+		return
+	}
+	s.endpoints = found
+	s.table.SetEndpoints(e)
+}
+
+// Close ends all allocations and streams, and returns when they are gone.
 func (s *Server) Close() error {
 	s.mu.Lock()
 	s.closed = true
-	ending := make([]*client, 0, len(s.clients))
+	var ended []*carrier
+	for a := range s.carriers {
+		ended = append(ended, s.follow(s.table.Close(a.Flow), via{})...)
+	}
+	streams := make([]*client, 0, len(s.clients))
 	for c := range s.clients {
-		ending = append(ending, c)
+		streams = append(streams, c)
 	}
 	s.mu.Unlock()
-	for _, c := range ending {
-		c.end()
+	s.cut(ended)
+	for _, c := range streams {
+		_ = c.conn.Cut()
 	}
 	s.serving.Wait()
 	return nil
-}
-
-// ServeConn serves one TURN connection (TCP, or TLS already shaken hands) until
-// it ends, and closes it.
-func (s *Server) ServeConn(conn net.Conn) {
-	c := newClient(s, conn)
-	if !s.join(c) {
-		conn.Close()
-		return
-	}
-	defer s.leave(c)
-	c.serve()
-}
-
-func (s *Server) join(c *client) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return false
-	}
-	s.clients[c] = struct{}{}
-	s.serving.Add(1)
-	return true
-}
-
-func (s *Server) leave(c *client) {
-	s.release(c)
-	s.mu.Lock()
-	delete(s.clients, c)
-	s.mu.Unlock()
-	s.serving.Done()
-}
-
-// reserve counts an allocation of the client for a session, unless the session
-// is revoked or a quota is reached. A client has one allocation at most, so
-// reserving twice is once.
-func (s *Server) reserve(c *client, who claims) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed || s.void(who) {
-		return false
-	}
-	if c.session == who.tag && c.reserved {
-		return true
-	}
-	if c.reserved || s.holding >= s.cfg.MaxAllocations || len(s.sessions[who.tag]) >= s.cfg.MaxPerSession {
-		s.counts.overQuota.Add(1)
-		return false
-	}
-	if s.sessions[who.tag] == nil {
-		s.sessions[who.tag] = map[*client]struct{}{}
-	}
-	s.sessions[who.tag][c] = struct{}{}
-	s.holding++
-	c.session, c.reserved = who.tag, true
-	return true
-}
-
-// release gives a reservation back; without one it does nothing.
-func (s *Server) release(c *client) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !c.reserved {
-		return
-	}
-	c.reserved = false
-	s.holding--
-	delete(s.sessions[c.session], c)
-	if len(s.sessions[c.session]) == 0 {
-		delete(s.sessions, c.session)
-	}
-}
-
-// admits decides whether credentials are good for a request on a connection: an
-// allocation belongs to the session that made it and outlives the credentials.
-func (s *Server) admits(c *client, who claims) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.void(who) {
-		return false
-	}
-	if c.reserved && c.session != who.tag {
-		return false
-	}
-	return c.allocated.Load() || s.cfg.Now().Before(who.expires)
-}
-
-// void reports whether the credentials were revoked. The lock is held.
-func (s *Server) void(who claims) bool {
-	at, ok := s.revoked[who.tag]
-	return ok && !who.issued.After(at)
-}
-
-// limiter makes the bandwidth cap of one direction: half a second of burst
-// passes a keyframe, and at least a few datagrams always do.
-func (s *Server) limiter() *rate.Limiter {
-	return rate.NewLimiter(rate.Limit(s.cfg.Bandwidth), max(s.cfg.Bandwidth/2, 4*maxFrame))
 }

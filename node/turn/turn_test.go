@@ -1,37 +1,33 @@
 package turn
 
 import (
-	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"fmt"
-	"io"
 	"math/big"
 	"net"
-	"net/http"
 	"net/netip"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
-	pion "github.com/pion/turn/v4"
+	"github.com/pion/stun/v3"
+	pion "github.com/pion/turn/v5"
 
-	"github.com/domicile/domicile/node/front"
+	"github.com/domicile/domicile/node/transport"
 )
 
-// selfSigned is a certificate for 127.0.0.1.
-func selfSigned(t *testing.T) (*tls.Certificate, *x509.CertPool) {
+// selfSigned is a certificate for loopback.
+func selfSigned(t testing.TB) (*tls.Certificate, *x509.CertPool) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
 	tmpl := &x509.Certificate{
-		SerialNumber: big.NewInt(1), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		SerialNumber: big.NewInt(1), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 	}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
@@ -47,203 +43,224 @@ func selfSigned(t *testing.T) (*tls.Certificate, *x509.CertPool) {
 	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, roots
 }
 
-// frontFor opens a front door before the relay.
-func frontFor(t *testing.T, s *Server) (addr string, roots *x509.CertPool) {
-	t.Helper()
-	pair, roots := selfSigned(t)
-	f, err := front.New(front.Config{
-		Listen:      netip.MustParseAddrPort("127.0.0.1:0"),
-		Certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return pair, nil },
-		HTTP:        http.NotFoundHandler(),
-		TURN:        s.ServeConn,
-	})
-	if err != nil {
-		t.Fatal(err)
+// onEveryWay runs a test over each transport and family.
+func onEveryWay(t *testing.T, change func(*Config), test func(t *testing.T, r *rig, way string)) {
+	for _, way := range waysIn {
+		t.Run(way, func(t *testing.T) { test(t, newRig(t, change), way) })
 	}
-	ctx, stop := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- f.Run(ctx) }()
-	t.Cleanup(func() {
-		stop()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	})
-	return f.Addr().String(), roots
 }
 
-// The whole way: a client that speaks only TLS to the one port, with ALPN and as
-// Chromium does it without, meets the media endpoint.
-func TestEchoThroughTheFrontDoor(t *testing.T) {
-	for _, alpn := range [][]string{nil, {"stun.turn"}} {
-		t.Run(fmt.Sprintf("ALPN %q", alpn), func(t *testing.T) {
+// An attendee's way: allocation, permission, checks in indications, a channel.
+func TestAttendeeReachesItsConnection(t *testing.T) {
+	onEveryWay(t, nil, func(t *testing.T, r *rig, way string) {
+		to, p, endpoint := r.session("ada"), r.dial(way, "ada"), r.endpoint(way)
+		p.mustAllocate()
+		if p.relayed.Addr() != endpoint.Addr() {
+			t.Errorf("relayed address %s, want one at %s", p.relayed, endpoint.Addr())
+		}
+		if code := p.permit(endpoint); code != 0 {
+			t.Fatalf("CreatePermission: %d", code)
+		}
+		p.mustReach(endpoint, 0, to)
+		if code := p.bind(0x4000, endpoint); code != 0 {
+			t.Fatalf("ChannelBind: %d", code)
+		}
+		for range 20 {
+			p.mustReach(endpoint, 0x4000, to)
+		}
+		if s := r.server.Stats(); s.PacketsUp != 21 || s.PacketsDown != 21 || s.Allocations != 1 {
+			t.Errorf("stats %+v", s)
+		}
+	})
+}
+
+// Two endpoints are two candidates: each answers for itself, with and without channel.
+func TestEndpointsAnswerForThemselves(t *testing.T) {
+	for _, way := range []string{"udp4", "tcp4"} {
+		t.Run(way, func(t *testing.T) {
 			r := newRig(t, nil)
-			addr, roots := frontFor(t, r.server)
-			conn, err := tls.Dial("tcp", addr, &tls.Config{RootCAs: roots, NextProtos: alpn})
-			if err != nil {
-				t.Fatal(err)
+			to, p := r.session("ada"), r.dial(way, "ada")
+			p.mustAllocate()
+			p.permit(r.media[0])
+			for range 3 {
+				p.mustReach(r.media[0], 0, to)
+				p.mustReach(r.media[1], 0, to)
 			}
-			relayed, closeClient := allocateWithPion(t, r, conn)
-			defer closeClient()
-			if ip := relayed.LocalAddr().(*net.UDPAddr).IP.String(); ip != r.endpoint.Addr().String() {
-				t.Errorf("relayed address at %s, want that of the endpoint", ip)
+			p.bind(0x4007, r.media[1])
+			for range 3 {
+				p.mustReach(r.media[0], 0, to)
+				p.mustReach(r.media[1], 0x4007, to)
 			}
-			buf := make([]byte, 2000)
-			for i := range 200 {
-				// All paddings, up to a full packet. pion's client does not see
-				// ChannelData of up to 4 bytes before something follows it.
-				msg := strings.Repeat(string(rune('a'+i%26)), 5+i*7)
-				if _, err := relayed.WriteTo([]byte(msg), net.UDPAddrFromAddrPort(r.endpoint)); err != nil {
-					t.Fatal(err)
-				}
-				n, from, err := relayed.ReadFrom(buf)
-				if err != nil || string(buf[:n]) != msg || from.String() != r.endpoint.String() {
-					t.Fatalf("packet %d: %d bytes from %v, %v; %+v", i, n, from, err, r.server.Stats())
-				}
-			}
-			if s := r.server.Stats(); s.Up != 200 || s.Down != 200 || s.Allocations != 1 {
-				t.Errorf("stats %+v", s)
-			}
+			p.bind(0x4001, r.media[0])
+			p.mustReach(r.media[0], 0x4001, to)
+			p.mustReach(r.media[1], 0x4007, to)
 		})
 	}
 }
 
-func allocateWithPion(t *testing.T, r *rig, conn net.Conn) (relayed net.PacketConn, done func()) {
-	t.Helper()
-	username, password := r.server.Credentials("ada", "blue", time.Minute)
-	client, err := pion.NewClient(&pion.ClientConfig{
-		TURNServerAddr: conn.RemoteAddr().String(), Conn: pion.NewSTUNConn(conn),
-		Username: username, Password: password, LoggerFactory: silence{},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := client.Listen(); err != nil {
-		t.Fatal(err)
-	}
-	relayed, err = client.Allocate()
-	if err != nil {
-		t.Fatal(err)
-	}
-	relayed.SetReadDeadline(time.Now().Add(20 * time.Second))
-	return relayed, func() { relayed.Close(); client.Close(); conn.Close() }
-}
-
-// A node behind a NAT advertises one address and listens on another.
-func TestAdvertisedAddressIsTranslated(t *testing.T) {
-	advertised := netip.MustParseAddrPort("203.0.113.7:5000")
-	r := newRig(t, nil)
-	peers, err := newPeerTable([]Peer{{Advertised: advertised, Local: r.endpoint}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.server.peers = peers
-	p := r.dial("ada")
-	p.mustAllocate()
-	if code := p.permit(r.endpoint); code != 403 {
-		t.Errorf("permission for the inner address: %d, want 403", code)
-	}
-	if code := p.permit(advertised); code != 0 {
-		t.Fatalf("permission for the advertised address: %d", code)
-	}
-	p.roundTrip(advertised, "through")
-}
-
-// A8: a connection without an allocation has ten seconds, whatever it sends.
-func TestConnectionWithoutAllocationIsClosed(t *testing.T) {
-	tests := []struct {
-		name  string
-		speak func(net.Conn)
-	}{
-		{"says nothing", func(net.Conn) {}},
-		{"stops inside a message", func(c net.Conn) { c.Write([]byte("\x00\x03\x00\x08\x21\x12")) }},
-		{"a byte every second", func(c net.Conn) {
-			for _, b := range []byte("\x00\x03\x00\x08\x21\x12") {
-				c.Write([]byte{b})
-				time.Sleep(time.Second) // the bubble's clock
-			}
-		}},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				s, err := New(Config{Peers: []Peer{{Advertised: netip.MustParseAddrPort("127.0.0.1:5000")}}})
-				if err != nil {
-					t.Fatal(err)
-				}
-				begin := time.Now()
-				near, far := net.Pipe()
-				go s.ServeConn(near)
-				tt.speak(far)
-				io.Copy(io.Discard, far)
-				if took := time.Since(begin); took != 10*time.Second {
-					t.Errorf("closed after %s, want 10s", took)
-				}
-				s.Close()
-			})
-		})
-	}
-}
-
-func TestCloseEndsConnectionsAndRefusesNewOnes(t *testing.T) {
-	r := newRig(t, nil)
-	p := r.dial("ada")
-	p.mustAllocate()
-	r.server.Close()
-	if _, err := p.receive(); err == nil {
-		t.Error("a message after Close")
-	}
-	if _, err := r.dial("ada").try(0x003, udpTransport); err == nil {
-		t.Error("an answer after Close")
-	}
-}
-
-func TestUserNameNamesNobody(t *testing.T) {
-	r := newRig(t, nil)
-	u, p := r.server.Credentials("ada.lovelace@example.org", "board meeting", time.Minute)
-	for _, leak := range []string{"ada", "lovelace", "board", "example"} {
-		if strings.Contains(u+p, leak) {
-			t.Errorf("credentials %q %q contain %q", u, p, leak)
-		}
-	}
-	// The boundary between room and participant counts.
-	a, b := tagOf(r.server.creds, "bc", "a"), tagOf(r.server.creds, "c", "ab")
-	if a == b {
-		t.Error("one tag for two sessions")
-	}
-}
-
-func TestCredentialsLiveAtMostMaxTTL(t *testing.T) {
-	clock := newTestClock()
-	c := newCredentials([]byte("secret"))
-	for _, ttl := range []time.Duration{-time.Second, 0, MaxTTL + time.Second, 24 * time.Hour} {
-		u, _ := c.issue(tag{}, clock.now(), ttl)
-		who, err := parse(u)
+// The public library's client, over all transports and families.
+func TestPionClient(t *testing.T) {
+	onEveryWay(t, nil, func(t *testing.T, r *rig, way string) {
+		conn, err := r.connect(way)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := who.expires.Sub(clock.now()); got != MaxTTL {
-			t.Errorf("ttl %s: lives %s, want %s", ttl, got, MaxTTL)
+		defer conn.Close()
+		user, password := r.server.Credentials("ada", "blue", time.Minute)
+		family := pion.RequestedAddressFamilyIPv4
+		if way[3] == '6' {
+			family = pion.RequestedAddressFamilyIPv6
 		}
+		client, err := pion.NewClient(&pion.ClientConfig{
+			TURNServerAddr: conn.RemoteAddr().String(), Conn: packets(way, conn),
+			Username: user, Password: password, RequestedAddressFamily: family,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Close()
+		if err := client.Listen(); err != nil {
+			t.Fatal(err)
+		}
+		relayed, err := client.Allocate()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer relayed.Close()
+		relayed.SetReadDeadline(time.Now().Add(patience))
+		echoes(t, r, way, relayed)
+	})
+}
+
+// packets is a connection as the client wants it.
+func packets(way string, conn net.Conn) net.PacketConn {
+	if way[:3] == "udp" {
+		return datagrams{conn}
+	}
+	return pion.NewSTUNConn(conn)
+}
+
+// datagrams is a connected UDP socket that takes addresses and ignores them.
+type datagrams struct{ net.Conn }
+
+func (d datagrams) ReadFrom(b []byte) (int, net.Addr, error) {
+	n, err := d.Read(b)
+	return n, d.RemoteAddr(), err
+}
+
+func (d datagrams) WriteTo(b []byte, _ net.Addr) (int, error) { return d.Write(b) }
+
+func echoes(t *testing.T, r *rig, way string, relayed net.PacketConn) {
+	t.Helper()
+	to, endpoint := r.session("ada"), net.UDPAddrFromAddrPort(r.endpoint(way))
+	b := make([]byte, 2000)
+	for i := range 50 { // the client binds a channel meanwhile
+		q := check(to)
+		if _, err := relayed.WriteTo(q.Raw, endpoint); err != nil {
+			t.Fatal(err)
+		}
+		n, from, err := relayed.ReadFrom(b)
+		if err != nil {
+			t.Fatalf("check %d: %v", i, err)
+		}
+		m := &stun.Message{Raw: b[:n]}
+		if err := m.Decode(); err != nil || m.TransactionID != q.TransactionID || from.String() != endpoint.String() {
+			t.Fatalf("check %d: %v from %v, %v", i, m, from, err)
+		}
+	}
+}
+
+func TestBindingTellsTheAddress(t *testing.T) {
+	onEveryWay(t, nil, func(t *testing.T, r *rig, way string) {
+		p := r.dial(way, "ada")
+		q := p.build(stun.BindingRequest)
+		if err := p.write(q.Raw); err != nil {
+			t.Fatal(err)
+		}
+		b, err := p.receive()
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := &stun.Message{Raw: b}
+		if err := m.Decode(); err != nil {
+			t.Fatal(err)
+		}
+		v, err := m.Get(stun.AttrXORMappedAddress)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := readAddress(v, m.TransactionID).String(); got != p.conn.LocalAddr().String() {
+			t.Errorf("mapped address %s, want %s", got, p.conn.LocalAddr())
+		}
+	})
+}
+
+// A stream may come in any pieces.
+func TestStreamInPieces(t *testing.T) {
+	r := newRig(t, nil)
+	to, p := r.session("ada"), r.dial("tcp4", "ada")
+	p.mustAllocate()
+	p.bind(0x4000, r.media[0])
+	var want int
+	var all []byte
+	for i := range 30 {
+		if i%3 == 0 {
+			kind := stun.NewType(stun.MethodSend, stun.ClassIndication)
+			all = append(all, p.build(kind, peer(r.media[0]), attribute{stun.AttrData, check(to).Raw}).Raw...)
+		} else {
+			all = append(all, p.channelData(0x4000, check(to).Raw)...)
+		}
+		want++
+	}
+	for step := 1; len(all) > 0; step = step*2%191 + 1 {
+		n := min(step, len(all))
+		if err := p.write(all[:n]); err != nil {
+			t.Fatal(err)
+		}
+		all = all[n:]
+	}
+	for range want {
+		b, err := p.receive()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := unwrap(b, r.media[0], 0x4000); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestCloseEndsStreamsAndRefusesNewOnes(t *testing.T) {
+	r := newRig(t, nil)
+	p, q := r.dial("tls4", "ada"), r.dial("udp4", "ada")
+	p.mustAllocate()
+	q.mustAllocate()
+	r.server.Close()
+	p.ended()
+	if _, err := r.dial("tcp4", "ada").try(stun.MethodAllocate, udpTransport); err == nil {
+		t.Error("an answer after Close")
+	}
+	if n := r.server.Stats().Allocations; n != 0 {
+		t.Errorf("%d allocations after Close", n)
 	}
 }
 
 func TestNewRefusesBadConfiguration(t *testing.T) {
-	peer := func(a string) []Peer { return []Peer{{Advertised: netip.MustParseAddrPort(a)}} }
+	engine, err := transport.Listen(transport.Config{Media: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:0")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer engine.Close()
 	tests := []struct {
 		name string
 		cfg  Config
 		want string
 	}{
-		{"no peers", Config{}, "no peers"},
-		{"every address", Config{Peers: peer("0.0.0.0:5000")}, `peer "0.0.0.0:5000"`},
-		{"no port", Config{Peers: peer("192.0.2.1:0")}, `peer "192.0.2.1:0"`},
-		{"IPv6", Config{Peers: peer("[2001:db8::1]:5000")}, `peer "[2001:db8::1]:5000"`},
-		{"IPv4 in IPv6", Config{Peers: peer("[::ffff:192.0.2.1]:5000")}, "want the IPv4 address"},
-		{"multicast", Config{Peers: peer("224.0.0.1:5000")}, `peer "224.0.0.1:5000"`},
-		{"twice", Config{Peers: append(peer("192.0.2.1:5000"), peer("192.0.2.1:5000")...)}, "named twice"},
-		{"short secret", Config{Peers: peer("192.0.2.1:5000"), Secret: []byte("short")}, "secret of 5 bytes"},
-		{"negative bound", Config{Peers: peer("192.0.2.1:5000"), Bandwidth: -1}, "below zero"},
+		{"no engine", Config{}, "no engine"},
+		{"short secret", Config{Engine: engine, Secret: []byte("short")}, "secret of 5 bytes"},
+		{"negative bandwidth", Config{Engine: engine, Bandwidth: -1}, "below zero"},
+		{"negative quota", Config{Engine: engine, MaxPerSession: -1}, "below one"},
+		{"too many", Config{Engine: engine, MaxAllocations: 1 << 20}, "relayed addresses"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -14,12 +14,12 @@ import (
 	"time"
 
 	"github.com/livekit/protocol/auth"
-	"go.uber.org/goleak"
 
 	"github.com/domicile/domicile/control"
+	"github.com/domicile/domicile/internal/leaks"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 // start is when the tests' tokens are made.
 var start = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)

@@ -178,6 +178,19 @@ func (s *Server) Sessions() int {
 	return len(s.sessions)
 }
 
+// Part ends all sessions; new ones may come.
+func (s *Server) Part() {
+	s.mu.Lock()
+	var open []*resource
+	for _, r := range s.sessions {
+		open = append(open, r)
+	}
+	s.mu.Unlock()
+	for _, r := range open {
+		r.session.Close()
+	}
+}
+
 // Close ends all sessions, takes no more, and returns when they are over.
 func (s *Server) Close() {
 	s.mu.Lock()

@@ -60,6 +60,8 @@ func (n *Node) Stop(t testing.TB) {
 type Mesh struct {
 	CA  *CA
 	Net *Network // nil: loopback addresses
+	// UDP gives nodes the carriage on UDP, too.
+	UDP bool
 	// Configure changes a node's configuration before it starts.
 	Configure func(name residency.NodeName, c *relay.Config)
 
@@ -96,6 +98,13 @@ func (m *Mesh) StartAs(t testing.TB, id Identity, addr netip.AddrPort) *Node {
 	}
 	if m.Net != nil {
 		cfg.Conn = m.Net.Listen(Address(id.Node.Name))
+	}
+	switch {
+	case m.UDP && m.Net != nil:
+		a := Address(id.Node.Name)
+		cfg.MediaConn = m.Net.Listen(netip.AddrPortFrom(a.Addr(), a.Port()+1))
+	case m.UDP:
+		cfg.Media = netip.AddrPortFrom(cfg.Listen.Addr(), 0)
 	}
 	if m.Configure != nil {
 		m.Configure(id.Node.Name, &cfg)

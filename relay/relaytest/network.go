@@ -26,10 +26,33 @@ type Network struct {
 	mu    sync.Mutex
 	rng   *rand.Rand
 	conns map[netip.AddrPort]*PacketConn
-	paths map[[2]netip.AddrPort]Path
-	busy  map[[2]netip.AddrPort]time.Time // when a limited path is free again
+	paths map[[2]netip.Addr]Path
+	busy  map[[2]netip.Addr]time.Time // when a limited path is free again
 	path  Path
 	sent  uint64
+
+	block  func(to netip.AddrPort) bool
+	meddle func(from, to netip.AddrPort, b []byte) []Forgery
+}
+
+// Forgery is a packet that somebody on the path makes of one that he sees.
+type Forgery struct {
+	From, To netip.AddrPort
+	Data     []byte
+}
+
+// Block loses every packet to an address for which f says so; nil: none.
+func (n *Network) Block(f func(to netip.AddrPort) bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.block = f
+}
+
+// Meddle puts somebody on every path who sees each packet and adds others.
+func (n *Network) Meddle(f func(from, to netip.AddrPort, b []byte) []Forgery) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.meddle = f
 }
 
 // NewNetwork makes a network whose packets all take path.
@@ -37,17 +60,18 @@ func NewNetwork(seed uint64, path Path) *Network {
 	return &Network{
 		rng:   rand.New(rand.NewPCG(seed, 0)),
 		conns: make(map[netip.AddrPort]*PacketConn),
-		paths: make(map[[2]netip.AddrPort]Path),
-		busy:  make(map[[2]netip.AddrPort]time.Time),
+		paths: make(map[[2]netip.Addr]Path),
+		busy:  make(map[[2]netip.Addr]time.Time),
 		path:  path,
 	}
 }
 
-// SetPath changes what happens to packets from one address to another.
+// SetPath changes what happens to packets from one address to another, whatever
+// their ports: they share the path.
 func (n *Network) SetPath(from, to netip.AddrPort, p Path) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.paths[[2]netip.AddrPort{from, to}] = p
+	n.paths[[2]netip.Addr{from.Addr(), to.Addr()}] = p
 }
 
 // Cut loses every packet between two addresses, both ways.
@@ -72,18 +96,29 @@ func (n *Network) Listen(addr netip.AddrPort) *PacketConn {
 	return c
 }
 
-// send decides the fate of a packet.
+// send sends a packet, and what somebody made of it.
 func (n *Network) send(from, to netip.AddrPort, b []byte) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	n.carry(from, to, b)
+	if n.meddle == nil {
+		return
+	}
+	for _, f := range n.meddle(from, to, b) {
+		n.carry(f.From, f.To, f.Data)
+	}
+}
+
+// carry decides the fate of a packet; mu is held.
+func (n *Network) carry(from, to netip.AddrPort, b []byte) {
 	n.sent++
-	key := [2]netip.AddrPort{from, to}
+	key := [2]netip.Addr{from.Addr(), to.Addr()}
 	p, ok := n.paths[key]
 	if !ok {
 		p = n.path
 	}
 	c := n.conns[to]
-	lost := n.rng.Float64() < p.Loss
+	lost := n.rng.Float64() < p.Loss || n.block != nil && n.block(to)
 	jitter := time.Duration(n.rng.Float64() * float64(p.Jitter))
 	now := time.Now()
 	leaves := now

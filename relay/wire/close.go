@@ -16,11 +16,12 @@ const (
 	CodeReplaced Code = 5 // a newer link to the same node took over
 	CodeSilent   Code = 6 // nothing was heard for too long
 	CodeOverload Code = 7 // the other side does not read what it is sent
+	CodeRevoked  Code = 8 // the policies in force do not let the other side's certificate stand
 )
 
 // String names the code.
 func (c Code) String() string {
-	names := [...]string{"done", "version", "protocol", "peer", "expired", "replaced", "silent", "overload"}
+	names := [...]string{"done", "version", "protocol", "peer", "expired", "replaced", "silent", "overload", "revoked"}
 	if c < Code(len(names)) {
 		return names[c]
 	}

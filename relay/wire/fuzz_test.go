@@ -3,6 +3,7 @@ package wire_test
 import (
 	"bytes"
 	"testing"
+	"time"
 
 	"github.com/domicile/domicile/relay/wire"
 )
@@ -13,7 +14,14 @@ func FuzzEnvelope(f *testing.F) {
 	f.Add(wire.AppendHello(nil, wire.Hello{Version: wire.Version}))
 	f.Add(wire.AppendMessage(nil, wire.TypeMessage, wire.Message{Kind: 1, Class: "chat", Room: "r", Body: []byte("hi")}))
 	f.Add(wire.AppendReport(nil, wire.Report{Alias: 1}))
+	f.Add(wire.AppendDoubts(nil, []wire.Doubt{{Of: "fra", Country: "DE", SeenIn: "US", RTT: 4 * time.Millisecond}, {Of: "waw", Country: "PL"}}))
 	f.Add(wire.AppendResponse(nil, wire.Response{Failed: true, Body: []byte("no")}))
+	f.Add(wire.AppendStated(nil, wire.Stated{Force: wire.Policy{Epoch: 1}, Has: wire.Policy{Epoch: 2}}))
+	f.Add(wire.AppendOffer(nil, wire.Offer{Policy: []byte("epoch: 1"), Signature: []byte("s")}))
+	f.Add(wire.AppendAccount(nil, wire.Account{Number: 1, Epoch: 2, Class: "media", Room: "r"}))
+	f.Add(wire.AppendTrack(nil, wire.Track{Alias: 1, Account: 1}))
+	f.Add(wire.AppendCarriage(nil, wire.Carriage{ID: 1, Port: 7901}))
+	f.Add(wire.AppendTally(nil, wire.Tally{Account: 1, Packets: 2, Bytes: 300, Final: true}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		typ, n, err := wire.ParseEnvelope(b)
 		if err != nil || len(b) < wire.EnvelopeSize+n {
@@ -44,12 +52,56 @@ func FuzzEnvelope(f *testing.F) {
 				return
 			}
 			again = wire.AppendReport(nil, r)
+		case wire.TypeStated:
+			s, err := wire.ParseStated(payload)
+			if err != nil {
+				return
+			}
+			again = wire.AppendStated(nil, s)
+		case wire.TypeOffer:
+			o, err := wire.ParseOffer(payload)
+			if err != nil {
+				return
+			}
+			again = wire.AppendOffer(nil, o)
+		case wire.TypeIdentity:
+			again = wire.AppendIdentity(nil, payload) // not looked into here
+		case wire.TypeDoubts:
+			list, err := wire.ParseDoubts(payload)
+			if err != nil {
+				return
+			}
+			again = wire.AppendDoubts(nil, list)
 		case wire.TypeResponse:
 			r, err := wire.ParseResponse(payload)
 			if err != nil {
 				return
 			}
 			again = wire.AppendResponse(nil, r)
+		case wire.TypeAccount:
+			a, err := wire.ParseAccount(payload)
+			if err != nil {
+				return
+			}
+			again = wire.AppendAccount(nil, a)
+		case wire.TypeTrack:
+			a, err := wire.ParseTrack(payload)
+			if err != nil {
+				return
+			}
+			again = wire.AppendTrack(nil, a)
+		case wire.TypeTally:
+			a, err := wire.ParseTally(payload)
+			if err != nil {
+				return
+			}
+			again = wire.AppendTally(nil, a)
+		case wire.TypeCarriage:
+			c, err := wire.ParseCarriage(payload)
+			if err != nil {
+				return
+			}
+			again = wire.AppendCarriage(nil, c)
 		default:
 			t.Fatalf("type %s has no parser", typ)
 		}

@@ -194,6 +194,15 @@ const (
 	Pong uint8 = 1
 )
 
+// Deaf is the token of a PONG that answers nothing: its sender has heard nothing for
+// a while, and what it sends arrives perhaps. No PING carries it, so a node that does
+// not know the word ignores it.
+const Deaf uint64 = 0
+
+// Alive is the token of a PONG that answers nothing: its sender lives, and asks
+// nothing. PINGs have greater tokens.
+const Alive uint64 = 1
+
 const tokenSize = 8
 
 // PutRecord writes the head of a record into b, which has at least

@@ -10,10 +10,14 @@
 // One QUIC connection joins two nodes. All integers are big-endian.
 //
 //	stream                      carries
-//	first bidirectional         the control stream: HELLO from each side, then MESSAGE and REPORT
-//	any other bidirectional     one REQUEST one way, one RESPONSE the other way
+//	first bidirectional         the control stream: HELLO from each side, then MESSAGE, REPORT, STATED,
+//	                            IDENTITY, DOUBTS and CARRIAGE, and what the ends count by: ACCOUNT, TRACK and TALLY
+//	any other bidirectional     one REQUEST or OFFER one way, one RESPONSE the other way
 //	unidirectional              the packets of one video frame of one layer
 //	DATAGRAM frames             audio packets, several in each, and PING and PONG
+//
+// Beside it, once each side has said by CARRIAGE where it takes them, media goes in
+// hop datagrams over UDP, sealed by keys of the same handshake; see HopHead.
 //
 // The node that dialled opens the control stream and speaks first.
 package wire
@@ -24,19 +28,38 @@ import (
 	"fmt"
 )
 
-// Version is the version of everything in this package. Nodes of different
-// versions do not talk: HELLO settles that before anything else is said.
-const Version = 1
+// Version is the newest version of everything in this package, and MinVersion the
+// oldest that is spoken still: that of the release before, so that a mesh can be
+// upgraded node by node. HELLO settles which one counts on a link: the newest that
+// both know (see Agree).
+//
+//	3  CARRIAGE, and media beside QUIC
+//	2  STATED, OFFER, IDENTITY and DOUBTS, and accounts
+const (
+	Version    = 3
+	MinVersion = 2
+)
+
+// Agree names the version of a link on which one end offers theirs and the other
+// knows versions up to ours. A release that knew one version alone insists on that:
+// who offered it a newer one comes again with an older.
+func Agree(ours, theirs uint16) (version uint16, ok bool) {
+	version = min(ours, theirs)
+	return version, version >= MinVersion
+}
 
 // Limits that both sides keep. What exceeds them ends the link.
 const (
-	MaxMessage = 1 << 20 // bytes of a message's, request's or response's body
-	MaxRoom    = 1024    // bytes of a room's name
-	MaxClass   = 32      // bytes of a data class's name
-	MaxError   = 512     // bytes of an error that travels back to a requester
-	MaxPacket  = 2048    // bytes of one RTP packet; Ethernet allows 1472, jumbo frames are not wanted
-	MaxLayer   = 3       // highest simulcast layer
-	MinPacket  = 12      // an RTP header without anything (RFC 3550 section 5.1)
+	MaxMessage   = 1 << 20 // bytes of a message's, request's or response's body
+	MaxRoom      = 1024    // bytes of a room's name
+	MaxClass     = 32      // bytes of a data class's name
+	MaxError     = 512     // bytes of an error that travels back to a requester
+	MaxPolicy    = 4 << 20 // bytes of a policy that is offered, and of its signature
+	MaxSignature = 4 << 10
+	MaxProof     = 8 << 10 // bytes of an IDENTITY: a certificate with a signature, which this package does not look into
+	MaxPacket    = 2048    // bytes of one RTP packet; Ethernet allows 1472, jumbo frames are not wanted
+	MaxLayer     = 3       // highest simulcast layer
+	MinPacket    = 12      // an RTP header without anything (RFC 3550 section 5.1)
 )
 
 // ErrCut says that the input ends before the value does.
@@ -52,6 +75,14 @@ const (
 	TypeReport   Type = 3
 	TypeRequest  Type = 4
 	TypeResponse Type = 5
+	TypeStated   Type = 6
+	TypeIdentity Type = 7
+	TypeOffer    Type = 8
+	TypeDoubts   Type = 9
+	TypeAccount  Type = 12
+	TypeTrack    Type = 10
+	TypeTally    Type = 11
+	TypeCarriage Type = 13 // since version 3
 )
 
 // String names the type as the package comment does.
@@ -67,6 +98,22 @@ func (t Type) String() string {
 		return "REQUEST"
 	case TypeResponse:
 		return "RESPONSE"
+	case TypeStated:
+		return "STATED"
+	case TypeOffer:
+		return "OFFER"
+	case TypeIdentity:
+		return "IDENTITY"
+	case TypeDoubts:
+		return "DOUBTS"
+	case TypeAccount:
+		return "ACCOUNT"
+	case TypeTrack:
+		return "TRACK"
+	case TypeTally:
+		return "TALLY"
+	case TypeCarriage:
+		return "CARRIAGE"
 	}
 	return fmt.Sprintf("type %d", uint8(t))
 }
@@ -81,7 +128,23 @@ func (t Type) maxPayload() int {
 	case TypeReport:
 		return reportSize
 	case TypeResponse:
-		return 1 + MaxMessage
+		return responseOverhead + MaxMessage
+	case TypeAccount:
+		return accountOverhead + MaxClass + MaxRoom
+	case TypeTrack:
+		return trackSize
+	case TypeTally:
+		return tallySize
+	case TypeCarriage:
+		return carriageSize
+	case TypeStated:
+		return statedSize
+	case TypeOffer:
+		return offerOverhead + MaxSignature + MaxPolicy
+	case TypeIdentity:
+		return MaxProof
+	case TypeDoubts:
+		return 2 + MaxDoubts*(doubtOverhead+maxDoubtName)
 	}
 	return 0
 }
@@ -150,18 +213,19 @@ func ParseHello(b []byte) (Hello, error) {
 
 // Message is the payload of a MESSAGE and of a REQUEST.
 //
-//	 0           2          3           3+c         5+c        5+c+r
-//	+-----------+----------+-----------+-----------+----------+--------+
-//	| kind (16) | c (8)    | class (c) | r (16)    | room (r) | body … |
-//	+-----------+----------+-----------+-----------+----------+--------+
+//	 0           2              10         11          11+c        13+c       13+c+r
+//	+-----------+--------------+----------+-----------+-----------+----------+--------+
+//	| kind (16) | account (64) | c (8)    | class (c) | r (16)    | room (r) | body … |
+//	+-----------+--------------+----------+-----------+-----------+----------+--------+
 type Message struct {
-	Kind  uint16 // belongs to the user of relay
-	Class string
-	Room  string
-	Body  []byte
+	Kind    uint16 // belongs to the user of relay
+	Account uint64 // under which the sender counts the body
+	Class   string
+	Room    string
+	Body    []byte
 }
 
-const messageOverhead = 2 + 1 + 2
+const messageOverhead = 2 + 8 + 1 + 2
 
 // Check reports what of m does not fit into a frame.
 func (m Message) Check() error {
@@ -181,11 +245,8 @@ func (m Message) Check() error {
 func AppendMessage(b []byte, t Type, m Message) []byte {
 	b = appendEnvelope(b, t, messageOverhead+len(m.Class)+len(m.Room)+len(m.Body))
 	b = binary.BigEndian.AppendUint16(b, m.Kind)
-	b = append(b, byte(len(m.Class)))
-	b = append(b, m.Class...)
-	b = binary.BigEndian.AppendUint16(b, uint16(len(m.Room)))
-	b = append(b, m.Room...)
-	return append(b, m.Body...)
+	b = binary.BigEndian.AppendUint64(b, m.Account)
+	return append(appendPlace(b, m.Class, m.Room), m.Body...)
 }
 
 // ParseMessage reads the payload of a MESSAGE or a REQUEST. Body points into b.
@@ -193,25 +254,11 @@ func ParseMessage(b []byte) (Message, error) {
 	if len(b) < messageOverhead {
 		return Message{}, fmt.Errorf("parse message of %d bytes: %w", len(b), ErrCut)
 	}
-	m := Message{Kind: binary.BigEndian.Uint16(b)}
-	c := int(b[2])
-	b = b[3:]
-	if c > MaxClass {
-		return Message{}, fmt.Errorf("parse message: class of %d bytes, at most %d are allowed", c, MaxClass)
+	m := Message{Kind: binary.BigEndian.Uint16(b), Account: binary.BigEndian.Uint64(b[2:])}
+	var err error
+	if m.Class, m.Room, m.Body, err = parsePlace(b[10:]); err != nil {
+		return Message{}, fmt.Errorf("parse message: %w", err)
 	}
-	if len(b) < c+2 {
-		return Message{}, fmt.Errorf("parse message: class: %w", ErrCut)
-	}
-	m.Class = string(b[:c])
-	r := int(binary.BigEndian.Uint16(b[c:]))
-	b = b[c+2:]
-	if r > MaxRoom {
-		return Message{}, fmt.Errorf("parse message: room name of %d bytes, at most %d are allowed", r, MaxRoom)
-	}
-	if len(b) < r {
-		return Message{}, fmt.Errorf("parse message: room name: %w", ErrCut)
-	}
-	m.Room, m.Body = string(b[:r]), b[r:]
 	if len(m.Body) > MaxMessage {
 		return Message{}, fmt.Errorf("parse message: body of %d bytes, at most %d are allowed", len(m.Body), MaxMessage)
 	}
@@ -220,43 +267,56 @@ func ParseMessage(b []byte) (Message, error) {
 
 // Response is the payload of a RESPONSE.
 //
-//	 0            1
-//	+------------+------------------------------+
-//	| status (8) | body, or the error's text …  |
-//	+------------+------------------------------+
+//	 0            1              9
+//	+------------+--------------+------------------------------+
+//	| status (8) | account (64) | body, or the error's text …  |
+//	+------------+--------------+------------------------------+
 //
-// Status 0 is success, 1 an error; others are not allowed.
+// Status 0 is success, 1 an error; others are not allowed. An error is nobody's
+// data: its account is 0.
 type Response struct {
-	Failed bool // Body is the text of an error
-	Body   []byte
+	Failed  bool   // Body is the text of an error
+	Account uint64 // under which the sender counts the body
+	Body    []byte
 }
+
+const responseOverhead = 1 + 8
 
 // AppendResponse appends the envelope of a RESPONSE. The text of an error is
 // cut to MaxError bytes; a body must not be longer than MaxMessage.
 func AppendResponse(b []byte, r Response) []byte {
 	status := byte(0)
 	if r.Failed {
-		status = 1
+		status, r.Account = 1, 0
 		r.Body = r.Body[:min(len(r.Body), MaxError)]
 	}
-	b = appendEnvelope(b, TypeResponse, 1+len(r.Body))
+	b = appendEnvelope(b, TypeResponse, responseOverhead+len(r.Body))
 	b = append(b, status)
+	b = binary.BigEndian.AppendUint64(b, r.Account)
 	return append(b, r.Body...)
 }
 
 // ParseResponse reads the payload of a RESPONSE. Body points into b.
 func ParseResponse(b []byte) (Response, error) {
-	if len(b) == 0 {
+	if len(b) < responseOverhead {
 		return Response{}, fmt.Errorf("parse response: %w", ErrCut)
 	}
-	r := Response{Failed: b[0] == 1, Body: b[1:]}
+	r := Response{Failed: b[0] == 1, Account: binary.BigEndian.Uint64(b[1:]), Body: b[responseOverhead:]}
 	switch {
 	case b[0] > 1:
 		return Response{}, fmt.Errorf("parse response: status %d is unknown", b[0])
+	case r.Failed && r.Account != 0:
+		return Response{}, fmt.Errorf("parse response: an error under account %d", r.Account)
 	case r.Failed && len(r.Body) > MaxError:
 		return Response{}, fmt.Errorf("parse response: error of %d bytes, at most %d are allowed", len(r.Body), MaxError)
 	case len(r.Body) > MaxMessage:
 		return Response{}, fmt.Errorf("parse response: body of %d bytes, at most %d are allowed", len(r.Body), MaxMessage)
 	}
 	return r, nil
+}
+
+// AppendIdentity appends the envelope of an IDENTITY: the proof that the sender has
+// another certificate now, at most MaxProof bytes. The payload is the proof.
+func AppendIdentity(b, proof []byte) []byte {
+	return append(appendEnvelope(b, TypeIdentity, len(proof)), proof...)
 }

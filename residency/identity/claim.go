@@ -174,18 +174,8 @@ func VerifyClaim(b []byte, cert *x509.Certificate) (Claim, error) {
 
 // contradicts names the first fact in which the claim and the certificate differ.
 func (c Claim) contradicts(n residency.Node) error {
-	for _, f := range []struct{ what, claim, cert string }{
-		{"name", string(c.Name), string(n.Name)},
-		{"country", string(c.Country), string(n.Country)},
-		{"operator", c.Operator, n.Operator},
-		{"operator country", string(c.OperatorCountry), string(n.OperatorCountry)},
-		{"parent", c.Parent, n.Parent},
-		{"parent country", string(c.ParentCountry), string(n.ParentCountry)},
-		{"roles", joinRoles(c.Roles), joinRoles(n.Roles)},
-	} {
-		if f.claim != f.cert {
-			return fmt.Errorf("the claim states the %s %q, the certificate %q", f.what, f.claim, f.cert)
-		}
+	if what, claim, cert := difference(c.Node(), n); what != "" {
+		return fmt.Errorf("the claim states the %s %q, the certificate %q", what, claim, cert)
 	}
 	return nil
 }

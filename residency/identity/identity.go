@@ -126,6 +126,9 @@ func Parse(cert *x509.Certificate) (residency.Node, error) {
 // leading zeros.
 func serial(cert *x509.Certificate) string { return cert.SerialNumber.Text(16) }
 
+// maxSerialBits is what RFC 5280 section 4.1.2.2 allows; policies revoke by it.
+const maxSerialBits = 160
+
 // Verify checks that a certificate (DER) was issued to a node by one of the
 // roots and is valid at now, and returns what it states.
 func Verify(der []byte, roots *x509.CertPool, now time.Time) (*x509.Certificate, residency.Node, error) {
@@ -149,6 +152,9 @@ func verify(der []byte, roots *x509.CertPool, now time.Time) (*x509.Certificate,
 	if _, err := cert.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}); err != nil {
 		return nil, none, err
 	}
+	if bits := cert.SerialNumber.BitLen(); bits == 0 || bits > maxSerialBits {
+		return nil, none, fmt.Errorf("certificate of serial number %.48s…: want 1 to %d bits, or no policy could revoke it", serial(cert), maxSerialBits)
+	}
 	if cert.IsCA {
 		return nil, none, fmt.Errorf("certificate %s is an authority's, not a node's", serial(cert))
 	}
@@ -165,7 +171,10 @@ func verify(der []byte, roots *x509.CertPool, now time.Time) (*x509.Certificate,
 }
 
 // Fingerprint is the SHA-256 of a certificate's DER form; it tells certificates apart.
-func Fingerprint(cert *x509.Certificate) [32]byte { return sha256.Sum256(cert.Raw) }
+func Fingerprint(cert *x509.Certificate) [32]byte { return FingerprintOf(cert.Raw) }
+
+// FingerprintOf is the Fingerprint of a certificate's DER form.
+func FingerprintOf(der []byte) [32]byte { return sha256.Sum256(der) }
 
 // GenerateKey makes the key of a node or a server: ECDSA on P-256, which TLS
 // between nodes, browsers and hardware all speak.

@@ -14,8 +14,9 @@ import (
 // ends show a node certificate, which is verified against roots at now(). What
 // counts is what the peer's certificate states, not the name or address it was
 // dialled under. Sessions are never resumed, so nothing outlives a certificate
-// and there is no 0-RTT data to replay.
-func TLS(cert tls.Certificate, roots *x509.CertPool, alpn string, now func() time.Time) (server, client *tls.Config) {
+// and there is no 0-RTT data to replay. The node's own certificate is asked for at
+// each handshake, so that it can be renewed.
+func TLS(own func() *tls.Certificate, roots *x509.CertPool, alpn string, now func() time.Time) (server, client *tls.Config) {
 	verify := func(cs tls.ConnectionState) error {
 		if cs.NegotiatedProtocol != alpn {
 			return fmt.Errorf("verify peer: protocol %q: want %q", cs.NegotiatedProtocol, alpn)
@@ -27,18 +28,25 @@ func TLS(cert tls.Certificate, roots *x509.CertPool, alpn string, now func() tim
 		return err
 	}
 	base := &tls.Config{
-		Certificates:           []tls.Certificate{cert},
+		GetCertificate:         func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return own(), nil },
+		GetClientCertificate:   func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return own(), nil },
 		MinVersion:             tls.VersionTLS13,
 		NextProtos:             []string{alpn},
 		SessionTicketsDisabled: true,
 		VerifyConnection:       verify,
 		Time:                   now,
+		KeyLogWriter:           keyLog,
 	}
 	server = base.Clone()
 	server.ClientAuth = tls.RequireAnyClientCert // verified by VerifyConnection
 	client = base
 	client.InsecureSkipVerify = true // likewise: by node, not by host name
 	return server, client
+}
+
+// Fixed is the source of a certificate that does not change.
+func Fixed(cert tls.Certificate) func() *tls.Certificate {
+	return func() *tls.Certificate { return &cert }
 }
 
 // Expecting returns a client configuration from TLS that also refuses every

@@ -65,8 +65,8 @@ func TestTLS(t *testing.T) {
 	ca := testCA(t)
 	waw := fra()
 	waw.Name, waw.Country = "waw", "PL"
-	server, _ := TLS(issue(t, ca, fra()).pair(), ca.Pool(), testALPN, at(start))
-	_, client := TLS(issue(t, ca, waw).pair(), ca.Pool(), testALPN, at(start))
+	server, _ := TLS(Fixed(issue(t, ca, fra()).pair()), ca.Pool(), testALPN, at(start))
+	_, client := TLS(Fixed(issue(t, ca, waw).pair()), ca.Pool(), testALPN, at(start))
 	s, c, errServer, errClient := handshake(t, server, Expecting(client, "fra"))
 	if errServer != nil || errClient != nil {
 		t.Fatalf("server: %v, client: %v", errServer, errClient)
@@ -120,7 +120,7 @@ func TestTLSRefuses(t *testing.T) {
 		{name: "client's certificate has expired for the server", server: with(func(s *side) { s.now = start.Add(25 * time.Hour) }), client: good, byServer: "expired"},
 		{name: "server's certificate has expired for the client", server: good, client: with(func(s *side) { s.now = start.Add(25 * time.Hour) }), byClient: "expired"},
 		{name: "client without a certificate", server: good, client: good, byServer: "didn't provide a certificate",
-			change: func(_, c *tls.Config) { c.Certificates = nil }},
+			change: func(_, c *tls.Config) { c.GetClientCertificate = nil }},
 		{name: "client of TLS 1.2", server: good, client: good, byServer: "unsupported versions",
 			change: func(_, c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS12, tls.VersionTLS12 }},
 		{name: "another protocol", server: good, client: with(func(s *side) { s.alpn = "h3" }), byServer: "unsupported application protocols"},
@@ -128,8 +128,8 @@ func TestTLSRefuses(t *testing.T) {
 			change: func(_, c *tls.Config) { c.NextProtos = nil }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			server, _ := TLS(c.server.h.pair(), c.server.roots, c.server.alpn, at(c.server.now))
-			_, client := TLS(c.client.h.pair(), c.client.roots, c.client.alpn, at(c.client.now))
+			server, _ := TLS(Fixed(c.server.h.pair()), c.server.roots, c.server.alpn, at(c.server.now))
+			_, client := TLS(Fixed(c.client.h.pair()), c.client.roots, c.client.alpn, at(c.client.now))
 			if c.change != nil {
 				c.change(server, client)
 			}
@@ -146,7 +146,7 @@ func TestTLSRefuses(t *testing.T) {
 
 func TestExpecting(t *testing.T) {
 	ca := testCA(t)
-	server, client := TLS(issue(t, ca, fra()).pair(), ca.Pool(), testALPN, at(start))
+	server, client := TLS(Fixed(issue(t, ca, fra()).pair()), ca.Pool(), testALPN, at(start))
 	_, _, _, err := handshake(t, server, Expecting(client, "waw"))
 	wantError(t, err, `node "fra" answers where node "waw" was expected`)
 }

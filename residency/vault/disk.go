@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -10,42 +11,39 @@ import (
 
 // writeTemp writes a new file of mode 0600 in dir, flushed to the disk, and
 // returns its path.
-func writeTemp(dir string, b []byte) (path string, err error) {
-	f, err := os.CreateTemp(dir, ".new-*")
+func writeTemp(dir string, b []byte) (path string, err error) { return writeTempOn(osLayer{}, dir, b) }
+
+func writeTempOn(l layer, dir string, b []byte) (path string, err error) {
+	path = filepath.Join(dir, ".new-"+rand.Text())
+	f, err := l.create(path)
 	if err != nil {
 		return "", err
 	}
 	_, err = f.Write(b)
 	err = errors.Join(err, f.Sync(), f.Close())
 	if err != nil {
-		os.Remove(f.Name())
+		l.remove(path) //nolint:errcheck // the error that matters is the first
 		return "", err
 	}
-	return f.Name(), nil
+	return path, nil
 }
 
 // replaceFile puts b in place of dir/name in one step, so that a reader or a
 // crash sees the old content or the new.
-func replaceFile(dir, name string, b []byte) error {
-	tmp, err := writeTemp(dir, b)
+func replaceFile(l layer, dir, name string, b []byte) error {
+	tmp, err := writeTempOn(l, dir, b)
 	if err != nil {
 		return explain(err)
 	}
-	if err := os.Rename(tmp, filepath.Join(dir, name)); err != nil {
-		os.Remove(tmp)
+	if err := l.rename(tmp, filepath.Join(dir, name)); err != nil {
+		l.remove(tmp) //nolint:errcheck // the error that matters is the first
 		return explain(err)
 	}
-	return syncDir(dir)
+	return l.syncDir(dir)
 }
 
 // syncDir makes new names in dir survive a power loss.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}
+func syncDir(dir string) error { return osLayer{}.syncDir(dir) }
 
 // freeSpace returns the bytes that may still be written below dir.
 func freeSpace(dir string) (int64, error) {
@@ -68,17 +66,26 @@ func explain(err error) error {
 // The kernel gives it back when the process dies, however it dies. A nil file
 // without an error means that somebody else holds it.
 func tryLock(dir string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-	if err == nil {
+	held, err := flock(f)
+	if err == nil && !held {
 		return f, nil
 	}
 	f.Close()
-	if errors.Is(err, syscall.EWOULDBLOCK) {
-		return nil, nil
-	}
 	return nil, err
+}
+
+// lockFile is the file of a recording's folder that its writer holds.
+const lockFile = "lock"
+
+// flock takes the lock, unless somebody holds it.
+func flock(f *os.File) (held bool, err error) {
+	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return true, nil
+	}
+	return false, err
 }

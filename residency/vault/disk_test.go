@@ -59,7 +59,7 @@ func count(t *testing.T, v *Vault, id ID) (int, End) {
 func TestReserveKeepsRecordingWhole(t *testing.T) {
 	keys, err := OpenKeyStore(t.TempDir())
 	must(t, err)
-	v, err := Open(filepath.Join(tinyDisk(t, "1m"), "recordings"), keys, Options{MinFree: 256 << 10})
+	v, err := Open(filepath.Join(tinyDisk(t, "1m"), "recordings"), keys, Options{Disk: disk, MinFree: 256 << 10})
 	must(t, err)
 	r, w := start(t, v)
 	n, err := fill(t, w)
@@ -72,7 +72,7 @@ func TestReserveKeepsRecordingWhole(t *testing.T) {
 	if _, err := r.Track(TrackMeta{TrackID: "TR_b"}); !errors.Is(err, ErrDiskFull) {
 		t.Errorf("new track: %v", err)
 	}
-	if _, err := v.Create(Meta{}, t0); !errors.Is(err, ErrDiskFull) {
+	if _, err := v.Create(keep(""), Meta{}, t0); !errors.Is(err, ErrDiskFull) {
 		t.Errorf("new recording: %v", err)
 	}
 	must(t, w.Close())
@@ -86,7 +86,7 @@ func TestReserveKeepsRecordingWhole(t *testing.T) {
 func TestDiskFull(t *testing.T) {
 	keys, err := OpenKeyStore(t.TempDir())
 	must(t, err)
-	v, err := Open(filepath.Join(tinyDisk(t, "256k"), "recordings"), keys, Options{})
+	v, err := Open(filepath.Join(tinyDisk(t, "256k"), "recordings"), keys, Options{Disk: disk})
 	must(t, err)
 	r, w := start(t, v)
 	n, err := fill(t, w)
@@ -102,7 +102,7 @@ func TestDiskFull(t *testing.T) {
 	if err := r.Finish(t0); err != nil && !errors.Is(err, ErrDiskFull) {
 		t.Errorf("finish: %v", err)
 	}
-	v, err = Open(v.dir, keys, Options{})
+	v, err = Open(v.dir, keys, Options{Disk: disk})
 	must(t, err)
 	got, end := count(t, v, r.ID())
 	if got != n || end.Finished {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -56,9 +57,20 @@ const (
 // Meta is what is known of a recording when it starts.
 type Meta struct {
 	Room    string // sealed: never in clear on the disk
+	Tenant  string // whose the room is, as the permit says; sealed likewise
 	Policy  string
 	Node    residency.NodeName
 	Country residency.Country
+	After   *After // nil: it goes on from none
+}
+
+// After says which recording another one goes on from, because that one's node was
+// lost or is leaving.
+type After struct {
+	ID   ID                 `json:"id"`
+	Node residency.NodeName `json:"node"`
+	Part int                `json:"part"`   // the number of the one that goes on; the first is 1
+	Gap  time.Duration      `json:"gap_ns"` // up to its start: at most so much is in neither
 }
 
 // Info describes a recording.
@@ -69,6 +81,10 @@ type Info struct {
 	Ended   time.Time // zero while recording
 	State   State
 	Tracks  []TrackInfo
+	Written time.Time // when a track was last added to, by the file system
+
+	Copy     bool                 // Node recorded it, and this vault is another's
+	Replicas []residency.NodeName // who has a whole copy, as far as is known here
 
 	// Problem is not nil when the document cannot be opened or was changed;
 	// then only ID is certain.
@@ -89,6 +105,7 @@ type TrackInfo struct {
 	Size     int64   `json:"size"` // bytes on disk
 	Clusters int     `json:"clusters"`
 	Finished bool    `json:"finished"`
+	Erased   bool    `json:"erased,omitempty"` // nothing of it is left
 }
 
 // TrackMeta is what is known of a track when it starts. All of it is sealed.
@@ -103,6 +120,9 @@ type TrackMeta struct {
 	Channels    uint16        `json:"channels,omitempty"`
 	FmtpLine    string        `json:"fmtp,omitempty"`
 	Start       time.Duration `json:"start_ns"` // from the start of the recording, by the node's clock
+	// Part is set where a track was gone and came back, or came back in another codec:
+	// its first file has the track's id, the second that and "-2", and so on.
+	Part int `json:"part,omitempty"`
 }
 
 // document is recording.json. In clear it holds ids, times and sizes; Sealed is
@@ -117,14 +137,27 @@ type document struct {
 	Started time.Time          `json:"started"`
 	Ended   time.Time          `json:"ended,omitzero"`
 	State   State              `json:"state"`
+	After   *After             `json:"after,omitempty"`
 	Tracks  []TrackInfo        `json:"tracks"`
-	Private *private           `json:"private,omitempty"`
-	Sealed  []byte             `json:"sealed,omitempty"`
+
+	Copy     bool                 `json:"copy,omitempty"`     // of a recording of Node's
+	Replicas []residency.NodeName `json:"replicas,omitempty"` // who has a whole copy
+
+	Private *private `json:"private,omitempty"`
+	Sealed  []byte   `json:"sealed,omitempty"`
 }
 
 type private struct {
 	Room   string             `json:"room"`
+	Tenant string             `json:"tenant,omitempty"`
 	Finals map[TrackID][]byte `json:"finals"` // last tag of each finished track
+
+	// Keys opens the tracks of a copy, whose headers are wrapped to the keys of the
+	// node that recorded.
+	Keys map[TrackID][]byte `json:"keys,omitempty"`
+
+	// Metas says of tracks that this node cannot read whose they are.
+	Metas map[TrackID]TrackMeta `json:"metas,omitempty"`
 }
 
 const documentFile = "recording.json"
@@ -132,9 +165,10 @@ const documentFile = "recording.json"
 func (d *document) info() Info {
 	return Info{
 		ID:      d.ID,
-		Meta:    Meta{Room: d.Private.Room, Policy: d.Policy, Node: d.Node, Country: d.Country},
+		Meta:    Meta{Room: d.Private.Room, Tenant: d.Private.Tenant, Policy: d.Policy, Node: d.Node, Country: d.Country, After: d.After},
 		Started: d.Started, Ended: d.Ended, State: d.State,
 		Tracks: append([]TrackInfo(nil), d.Tracks...),
+		Copy:   d.Copy, Replicas: append([]residency.NodeName(nil), d.Replicas...),
 	}
 }
 
@@ -150,23 +184,40 @@ func (d *document) track(id TrackID) *TrackInfo {
 // save seals the document and replaces the one on disk, which survives a crash
 // at any moment.
 func (d *document) save(dir string, keys *KeyStore) error {
+	if !d.Copy {
+		return d.saveOn(osLayer{}, dir, keys)
+	}
+	// That of a copy has the keys of its tracks: the one before must not keep, in blocks
+	// that nobody owns any more, the key of one that is erased.
+	return blankAfter(filepath.Join(dir, documentFile), func() error { return d.saveOn(osLayer{}, dir, keys) })
+}
+
+func (d *document) saveOn(l layer, dir string, keys *KeyStore) error {
 	full, err := json.Marshal(d)
 	if err != nil {
 		return err
 	}
 	clear := *d
 	clear.Private = nil
-	if clear.Sealed, err = keys.wrap(full); err != nil {
+	if clear.Sealed, err = keys.wrapDocument(d.Private.Tenant, full); err != nil {
 		return err
 	}
 	b, err := json.MarshalIndent(clear, "", "  ")
 	if err != nil {
 		return err
 	}
-	return replaceFile(dir, documentFile, append(b, '\n'))
+	return replaceFile(l, dir, documentFile, append(b, '\n'))
 }
 
 func loadDocument(dir string, id ID, keys *KeyStore) (*document, error) {
+	d, err := readDocument(dir, id, keys)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		d, err = readDocument(dir, id, keys) // it may have been replaced while it was read, and overwritten
+	}
+	return d, err
+}
+
+func readDocument(dir string, id ID, keys *KeyStore) (*document, error) {
 	b, err := os.ReadFile(filepath.Join(dir, documentFile))
 	if err != nil {
 		return nil, err

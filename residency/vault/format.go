@@ -124,11 +124,12 @@ func (c *chain) openHead(sealed []byte) (kind byte, length int, err error) {
 	return head[0], int(n), nil
 }
 
-// newHeader makes a file key and the header that carries it.
-func newHeader(keys *KeyStore) (key, header []byte, err error) {
+// newHeader makes a file key and the header that carries it, for whoever may read what
+// is recorded of a tenant.
+func newHeader(keys *KeyStore, tenant string) (key, header []byte, err error) {
 	key = make([]byte, keySize)
 	rand.Read(key) // never fails (crypto/rand)
-	wrapped, err := keys.wrap(key)
+	wrapped, err := keys.wrapKey(tenant, key)
 	if err != nil {
 		return nil, nil, err
 	}

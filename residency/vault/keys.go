@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"filippo.io/age"
 )
@@ -15,6 +17,10 @@ import (
 const (
 	identityFile   = "recordings.key"        // this node's private key; made on first use
 	recipientsFile = "recordings.recipients" // optional: further public keys, one per line
+
+	// tenantsDir may hold public keys of tenants, in files NAME.recipients.
+	tenantsDir   = "tenants"
+	tenantSuffix = ".recipients"
 )
 
 // KeyStore holds the key pair that opens this node's recordings, and the public
@@ -23,12 +29,17 @@ const (
 type KeyStore struct {
 	identity   *age.X25519Identity
 	recipients []age.Recipient
+	tenants    map[string][]age.Recipient // who alone opens tracks of a tenant's rooms
 }
 
 // OpenKeyStore reads the node's age identity from dir, making it (mode 0600) on
 // first use. Whoever loses that file loses every recording that was sealed to it
 // alone, so a file recordings.recipients beside it may name further age public
 // keys to which new recordings are sealed too.
+//
+// Where there is a file tenants/NAME.recipients, the tracks of that tenant's recordings
+// are sealed to the keys in it and to no others: this node writes them and cannot read
+// them. What it must know to list, keep and erase them, it can.
 func OpenKeyStore(dir string) (*KeyStore, error) {
 	path := filepath.Join(dir, identityFile)
 	id, err := readIdentity(path)
@@ -44,7 +55,11 @@ func OpenKeyStore(dir string) (*KeyStore, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open key store: %w", err)
 	}
-	return &KeyStore{identity: id, recipients: append([]age.Recipient{id.Recipient()}, more...)}, nil
+	tenants, err := readTenants(filepath.Join(dir, tenantsDir))
+	if err != nil {
+		return nil, fmt.Errorf("open key store: %w", err)
+	}
+	return &KeyStore{identity: id, recipients: append([]age.Recipient{id.Recipient()}, more...), tenants: tenants}, nil
 }
 
 // PublicKey returns the node's own age recipient ("age1…"), which may be shown.
@@ -111,10 +126,44 @@ func readRecipients(path string) ([]age.Recipient, error) {
 	return rs, nil
 }
 
-// wrap seals a few bytes to every recipient, as an age file.
-func (k *KeyStore) wrap(plain []byte) ([]byte, error) {
+// readTenants reads the files of a directory that need not be there. One that names
+// nobody is a mistake: what is sealed to nobody is lost.
+func readTenants(dir string) (map[string][]age.Recipient, error) {
+	paths, err := filepath.Glob(filepath.Join(dir, "*"+tenantSuffix))
+	if err != nil {
+		return nil, err
+	}
+	tenants := map[string][]age.Recipient{}
+	for _, path := range paths {
+		rs, err := readRecipients(path)
+		if err != nil {
+			return nil, err
+		}
+		tenants[strings.TrimSuffix(filepath.Base(path), tenantSuffix)] = rs
+	}
+	return tenants, nil
+}
+
+// foreign reports whether this node cannot read what it records of a tenant.
+func (k *KeyStore) foreign(tenant string) bool { return len(k.tenants[tenant]) > 0 }
+
+// wrapKey seals the key of a track to whoever may read it.
+func (k *KeyStore) wrapKey(tenant string, key []byte) ([]byte, error) {
+	if k.foreign(tenant) {
+		return wrapTo(key, k.tenants[tenant])
+	}
+	return wrapTo(key, k.recipients)
+}
+
+// wrapDocument seals a document to whoever keeps or reads the recording.
+func (k *KeyStore) wrapDocument(tenant string, plain []byte) ([]byte, error) {
+	return wrapTo(plain, slices.Concat(k.recipients, k.tenants[tenant]))
+}
+
+// wrapTo seals a few bytes, as an age file.
+func wrapTo(plain []byte, to []age.Recipient) ([]byte, error) {
 	var out bytes.Buffer
-	w, err := age.Encrypt(&out, k.recipients...)
+	w, err := age.Encrypt(&out, to...)
 	if err != nil {
 		return nil, err
 	}

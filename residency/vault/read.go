@@ -7,7 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
+
+	"filippo.io/age"
 )
 
 // Reader gives the tracks of one recording. It holds no file open.
@@ -21,10 +22,16 @@ type TrackReader struct {
 	Meta TrackMeta // only TrackID if the file was cut inside its header
 	Info TrackInfo
 
+	// Locked says that this vault has no key for it: it is sealed to its tenant's.
+	Locked bool
+
 	path  string
+	open  func() (io.ReadCloser, error)
 	rec   ID
 	keys  *KeyStore
-	final []byte // tag of the final record, where the document knows it
+	final []byte     // tag of the final record, where the document knows it
+	key   []byte     // of a copy, where the document knows it
+	meta  *TrackMeta // of one that is sealed to a tenant's keys, where the document knows it
 }
 
 // Read opens a recording, a finished one, an interrupted one or one that is
@@ -40,20 +47,70 @@ func (v *Vault) Read(id ID) (*Reader, error) {
 	}
 	r := &Reader{Info: info}
 	for _, ti := range info.Tracks {
+		if ti.Erased {
+			continue
+		}
 		t := &TrackReader{
 			Meta: TrackMeta{TrackID: ti.ID}, Info: ti,
-			path: trackPath(v.folder(id), ti.ID), rec: id, keys: v.keys, final: d.Private.Finals[ti.ID],
+			path: trackPath(v.folder(id), ti.ID), open: func() (io.ReadCloser, error) { return v.openTrack(id, ti.ID) }, rec: id, keys: v.keys, final: d.Private.Finals[ti.ID], key: d.Private.Keys[ti.ID],
 		}
+		if m, ok := d.Private.Metas[ti.ID]; ok {
+			t.meta = &m
+		}
+		r.Tracks = append(r.Tracks, t)
 		c, err := t.Open()
+		if errors.Is(err, ErrLocked) {
+			t.Meta, t.Locked = *t.meta, true
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
 		t.Meta = c.meta
 		c.Close()
-		r.Tracks = append(r.Tracks, t)
 	}
 	return r, nil
 }
+
+// knownMetas are those of a recording that is over, for as long as its document is the same.
+type knownMetas struct {
+	changed string
+	metas   map[TrackID]TrackMeta
+}
+
+// Metas says whose the tracks of a recording are that are not erased. It is remembered of
+// recordings that are over: who looks at all of them each minute reads none twice, which
+// an object store would have to send.
+func (v *Vault) Metas(id ID) (map[TrackID]TrackMeta, error) {
+	changed := v.Changed(id)
+	v.mu.Lock()
+	known := v.metas[id]
+	v.mu.Unlock()
+	if changed != "" && known.changed == changed {
+		return known.metas, nil
+	}
+	r, err := v.Read(id)
+	if err != nil {
+		return nil, err
+	}
+	known = knownMetas{changed, map[TrackID]TrackMeta{}}
+	for _, t := range r.Tracks {
+		known.metas[t.Info.ID] = t.Meta
+	}
+	if r.Info.State == StateRecording {
+		return known.metas, nil
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if len(v.metas) >= maxMetas {
+		clear(v.metas)
+	}
+	v.metas[id] = known
+	return known.metas, nil
+}
+
+// maxMetas bounds the recordings of which that is remembered: some kB each.
+const maxMetas = 10_000
 
 // End tells how a track ends. It is known after the last cluster.
 type End struct {
@@ -65,7 +122,7 @@ type End struct {
 // Clusters is one pass over a track. It belongs to one goroutine.
 type Clusters struct {
 	t     *TrackReader
-	f     *os.File
+	f     io.ReadCloser
 	r     *bufio.Reader
 	chain *chain
 	meta  TrackMeta
@@ -76,7 +133,7 @@ type Clusters struct {
 
 // Open starts a pass over the track's clusters. Close it.
 func (t *TrackReader) Open() (*Clusters, error) {
-	f, err := os.Open(t.path)
+	f, err := t.open()
 	if err != nil {
 		return nil, t.fail(err)
 	}
@@ -167,7 +224,14 @@ func (c *Clusters) header() error {
 	if err := c.fill(wrapped); err != nil {
 		return err
 	}
-	key, err := c.t.keys.unwrap(wrapped)
+	key := c.t.key
+	if key == nil {
+		key, err = c.t.keys.unwrap(wrapped)
+	}
+	var stranger *age.NoIdentityMatchError
+	if c.t.meta != nil && errors.As(err, &stranger) {
+		return ErrLocked
+	}
 	if err != nil {
 		return fmt.Errorf("%w, or sealed for somebody else: unwrap the file key: %w", ErrTampered, err)
 	}

@@ -7,8 +7,9 @@ import (
 	"fmt"
 	"os"
 	"sync"
-	"syscall"
 	"time"
+
+	"github.com/domicile/domicile/residency"
 )
 
 // Recording is a recording that is being written. Its methods are safe for
@@ -16,10 +17,11 @@ import (
 // from where media flows.
 type Recording struct {
 	// Static after construction.
-	v    *Vault
-	id   ID
-	dir  string
-	lock *os.File // held while this process writes
+	v       *Vault
+	id      ID
+	dir     string
+	lock    *os.File // held while this process writes
+	license *license
 
 	// Guarded by mu, which also keeps the writes of the document in order.
 	mu   sync.Mutex
@@ -34,7 +36,7 @@ func (r *Recording) ID() ID { return r.id }
 func (r *Recording) Started() time.Time { return r.doc.Started } // never written after Create
 
 func (r *Recording) create() (err error) {
-	if err := os.Mkdir(r.dir, 0o700); err != nil {
+	if err := r.v.layer.mkdir(r.dir); err != nil {
 		return explain(err)
 	}
 	defer func() {
@@ -51,11 +53,25 @@ func (r *Recording) create() (err error) {
 	if r.lock == nil {
 		return fmt.Errorf("folder of the new recording %q is locked by another process", r.id)
 	}
-	if err := r.doc.save(r.dir, r.v.keys); err != nil {
+	if err := r.doc.saveOn(r.v.layer, r.dir, r.v.keys); err != nil {
 		return err
 	}
-	return syncDir(r.v.dir)
+	return r.v.layer.syncDir(r.v.dir)
 }
+
+// Renew has the recording go on by another permit to keep the same: of newer
+// policies, or of a renewed certificate. It never waits.
+func (r *Recording) Renew(p residency.Permit) error {
+	if err := r.license.renew(p); err != nil {
+		return fmt.Errorf("renew recording %q: %w", r.id, err)
+	}
+	return nil
+}
+
+// Revoke takes the permit away: what has not been handed to the kernel yet is not
+// written any more. Tracks can still be closed, and the recording finished. It
+// never waits.
+func (r *Recording) Revoke() { r.license.revoke() }
 
 // Track adds a track and returns its writer. A track can be added once.
 func (r *Recording) Track(m TrackMeta) (*TrackWriter, error) {
@@ -68,6 +84,9 @@ func (r *Recording) Track(m TrackMeta) (*TrackWriter, error) {
 
 func (r *Recording) addTrack(m TrackMeta) (*TrackWriter, error) {
 	if err := checkTrackID(m.TrackID); err != nil {
+		return nil, err
+	}
+	if err := r.license.permitted(); err != nil {
 		return nil, err
 	}
 	r.mu.Lock()
@@ -84,10 +103,13 @@ func (r *Recording) addTrack(m TrackMeta) (*TrackWriter, error) {
 	}
 	// The document names a track only after its header is safe on the disk.
 	r.doc.Tracks = append(r.doc.Tracks, TrackInfo{ID: m.TrackID})
-	if err := r.doc.save(r.dir, r.v.keys); err != nil {
+	if r.v.keys.foreign(r.doc.Private.Tenant) {
+		r.doc.Private.Metas[m.TrackID] = m
+	}
+	if err := r.doc.saveOn(r.v.layer, r.dir, r.v.keys); err != nil {
 		r.doc.Tracks = r.doc.Tracks[:len(r.doc.Tracks)-1]
+		// The file stays: the document on the disk may name it all the same.
 		w.f.Close()
-		os.Remove(w.f.Name())
 		return nil, err
 	}
 	r.open[m.TrackID] = true
@@ -103,7 +125,7 @@ func (r *Recording) trackClosed(t TrackInfo, final []byte) error {
 	if t.Finished {
 		r.doc.Private.Finals[t.ID] = final
 	}
-	return r.doc.save(r.dir, r.v.keys)
+	return r.doc.saveOn(r.v.layer, r.dir, r.v.keys)
 }
 
 // Finish ends the recording at now. Every track must be closed before. The
@@ -120,11 +142,12 @@ func (r *Recording) Finish(now time.Time) error {
 	}
 	r.doc.Ended, r.doc.State = now.UTC(), StateFinished
 	for _, t := range r.doc.Tracks {
-		if !t.Finished {
+		if !t.Finished && !t.Erased {
 			r.doc.State = StateInterrupted
 		}
 	}
-	err := r.doc.save(r.dir, r.v.keys)
+	err := r.doc.saveOn(r.v.layer, r.dir, r.v.keys)
+	r.v.written(r.id)
 	if err := errors.Join(err, r.lock.Close()); err != nil {
 		return fmt.Errorf("finish recording %q: %w", r.id, err)
 	}
@@ -134,22 +157,24 @@ func (r *Recording) Finish(now time.Time) error {
 // TrackWriter seals the clusters of one track. It belongs to one goroutine.
 type TrackWriter struct {
 	rec   *Recording
-	f     *os.File
+	f     layerFile
 	chain *chain
 	buf   []byte
 	info  TrackInfo
 	err   error // of the first failed write; nothing is written after it
 }
 
+func encodeMeta(m TrackMeta) ([]byte, error) { return json.Marshal(m) }
+
 func newTrackWriter(r *Recording, m TrackMeta) (*TrackWriter, error) {
 	if err := r.v.checkSpace(roomToStart); err != nil {
 		return nil, err
 	}
-	meta, err := json.Marshal(m)
+	meta, err := encodeMeta(m)
 	if err != nil {
 		return nil, err
 	}
-	key, header, err := newHeader(r.v.keys)
+	key, header, err := newHeader(r.v.keys, r.doc.Private.Tenant)
 	if err != nil {
 		return nil, err
 	}
@@ -157,7 +182,7 @@ func newTrackWriter(r *Recording, m TrackMeta) (*TrackWriter, error) {
 	if err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(trackPath(r.dir, m.TrackID), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	f, err := r.v.layer.create(trackPath(r.dir, m.TrackID))
 	if err != nil {
 		return nil, explain(err)
 	}
@@ -165,7 +190,7 @@ func newTrackWriter(r *Recording, m TrackMeta) (*TrackWriter, error) {
 	w.buf = append(w.buf, header...)
 	if err := errors.Join(w.append(kindMeta, meta), w.f.Sync()); err != nil {
 		f.Close()
-		os.Remove(f.Name())
+		r.v.layer.remove(trackPath(r.dir, m.TrackID)) //nolint:errcheck // the error that matters is the first
 		return nil, err
 	}
 	return w, nil
@@ -191,8 +216,8 @@ func (w *TrackWriter) append(kind byte, body []byte) error {
 // survives the death of the process. It survives a power loss after Sync. The
 // cluster may be reused afterwards.
 //
-// Where the vault's reserve is reached Write refuses with ErrDiskFull, and Close
-// still finishes the track. Where the file system itself refuses, the track ends
+// Where the vault's reserve is reached Write refuses with ErrDiskFull, without a
+// permit in force with residency.ErrNotKept, and Close still finishes the track. Where the file system itself refuses, the track ends
 // with its last whole cluster and is not finished.
 func (w *TrackWriter) Write(cluster []byte) error {
 	if err := w.write(cluster); err != nil {
@@ -207,6 +232,9 @@ func (w *TrackWriter) write(cluster []byte) error {
 	}
 	if n := len(cluster); n == 0 || n > maxBody {
 		return fmt.Errorf("cluster of %d bytes, want 1 to %d", n, maxBody)
+	}
+	if err := w.rec.license.permitted(); err != nil {
+		return err
 	}
 	if err := w.rec.v.checkSpace(len(cluster)); err != nil {
 		return err
@@ -223,7 +251,7 @@ func (w *TrackWriter) Sync() error {
 	if w.err != nil {
 		return w.err
 	}
-	if err := syscall.Fdatasync(int(w.f.Fd())); err != nil {
+	if err := w.f.Datasync(); err != nil {
 		return fmt.Errorf("sync track %q of recording %q: %w", w.info.ID, w.rec.id, explain(err))
 	}
 	return nil

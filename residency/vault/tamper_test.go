@@ -75,7 +75,7 @@ func TestRandomTampering(t *testing.T) {
 	v := openVault(t, t.TempDir(), Options{})
 	s := newSubject(t, v, record(t, v, 8))
 	rnd := rand.New(rand.NewPCG(1, 2))
-	for i := range 10_000 {
+	for i := range 3_000 {
 		b := s.mutate(rnd)
 		if bytes.Equal(b, s.whole) {
 			continue

@@ -13,6 +13,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/domicile/domicile/residency"
+	"github.com/domicile/domicile/residency/residencytest"
 )
 
 var t0 = time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC)
@@ -26,12 +29,21 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// disk is where the tests' vault is.
+var disk = residencytest.Disk(residency.ClassRecording)
+
+// keep is a permit to record a room there.
+func keep(room string) residency.Permit {
+	return residencytest.Keep(room, "", residency.ClassRecording)
+}
+
 func openVault(t *testing.T, dir string, o Options) *Vault {
 	t.Helper()
 	keys, err := OpenKeyStore(filepath.Join(dir, "keys"))
 	if err != nil {
 		t.Fatal(err)
 	}
+	o.Disk = disk
 	v, err := Open(filepath.Join(dir, "recordings"), keys, o)
 	if err != nil {
 		t.Fatal(err)
@@ -41,7 +53,7 @@ func openVault(t *testing.T, dir string, o Options) *Vault {
 
 func start(t *testing.T, v *Vault) (*Recording, *TrackWriter) {
 	t.Helper()
-	r, err := v.Create(Meta{Room: "canary-room", Policy: "eea-only", Node: "fra", Country: "DE"}, t0)
+	r, err := v.Create(keep("canary-room"), Meta{Room: "canary-room", Policy: "eea-only", Node: "fra", Country: "DE"}, t0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -173,7 +185,7 @@ func TestIDsFromOutside(t *testing.T) {
 	if _, err := v.Read("RE_abcdefgh"); !errors.Is(err, ErrNotFound) {
 		t.Errorf("unknown id: %v", err)
 	}
-	r, err := v.Create(Meta{}, t0)
+	r, err := v.Create(keep(""), Meta{}, t0)
 	must(t, err)
 	for _, id := range []TrackID{"", "..", "a/b", "../../x", "a.b", TrackID(strings.Repeat("x", 65)), "lock\x00"} {
 		if _, err := r.Track(TrackMeta{TrackID: id}); err == nil {
@@ -239,7 +251,7 @@ func TestSecondRecipientCanOpen(t *testing.T) {
 	must(t, os.MkdirAll(filepath.Join(dir, "keys"), 0o700))
 	must(t, os.WriteFile(filepath.Join(dir, "keys", recipientsFile), []byte(second.PublicKey()+"\n"), 0o600))
 	id := record(t, openVault(t, dir, Options{}), 2)
-	v, err := Open(filepath.Join(dir, "recordings"), second, Options{})
+	v, err := Open(filepath.Join(dir, "recordings"), second, Options{Disk: disk})
 	must(t, err)
 	r, err := v.Read(id)
 	must(t, err)
@@ -248,7 +260,7 @@ func TestSecondRecipientCanOpen(t *testing.T) {
 	}
 	third, err := OpenKeyStore(t.TempDir())
 	must(t, err)
-	v, err = Open(filepath.Join(dir, "recordings"), third, Options{})
+	v, err = Open(filepath.Join(dir, "recordings"), third, Options{Disk: disk})
 	must(t, err)
 	if _, err := v.Read(id); err == nil {
 		t.Error("a foreign key opened the recording")
@@ -259,9 +271,9 @@ func TestSecondRecipientCanOpen(t *testing.T) {
 func writeForever(dir string) {
 	keys, err := OpenKeyStore(filepath.Join(dir, "keys"))
 	check(err)
-	v, err := Open(filepath.Join(dir, "recordings"), keys, Options{})
+	v, err := Open(filepath.Join(dir, "recordings"), keys, Options{Disk: disk})
 	check(err)
-	r, err := v.Create(Meta{Room: "room"}, t0)
+	r, err := v.Create(keep("room"), Meta{Room: "room"}, t0)
 	check(err)
 	w, err := r.Track(TrackMeta{TrackID: "TR_a"})
 	check(err)
@@ -322,4 +334,37 @@ func TestKill(t *testing.T) {
 	if n < written || end.Finished {
 		t.Errorf("read %d clusters of %d, finished %v", n, written, end.Finished)
 	}
+}
+
+// Who only looks changes nothing: not what a node receives, and not what one has left.
+func TestReadOnly(t *testing.T) {
+	dir := t.TempDir()
+	v := openVault(t, dir, Options{})
+	dead, whole, gone := crash(t, v, 3), record(t, v, 2), record(t, v, 1)
+	must(t, v.entomb(gone))
+	live, w := start(t, v)
+	before := listing(t, dir)
+	ro := openVault(t, dir, Options{ReadOnly: true})
+	for id, want := range map[ID]State{dead: StateInterrupted, whole: StateFinished, live.ID(): StateRecording} {
+		if i, err := ro.Info(id); err != nil || i.State != want || i.Ended.IsZero() != (want == StateRecording) {
+			t.Errorf("%s: %+v, %v", want, i, err)
+		}
+	}
+	if after := listing(t, dir); after != before {
+		t.Errorf("the vault was\n%sand is\n%s", before, after)
+	}
+	must(t, w.Write(cluster(0))) // whose lock nobody has taken away
+	must(t, w.Close())
+	must(t, live.Finish(t0.Add(time.Minute)))
+}
+
+// listing is every file below a folder, with its size and time.
+func listing(t *testing.T, dir string) string {
+	t.Helper()
+	var b strings.Builder
+	must(t, filepath.Walk(dir, func(path string, fi os.FileInfo, err error) error {
+		fmt.Fprintln(&b, path, fi.Size(), fi.ModTime())
+		return err
+	}))
+	return b.String()
 }

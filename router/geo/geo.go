@@ -112,7 +112,7 @@ func (db *DB) Lookup(addr netip.Addr) (loc Location, reason string, ok bool) {
 // Attendee looks an address up in the form that the router takes.
 func (db *DB) Attendee(addr netip.Addr) router.Attendee {
 	loc, reason, ok := db.Lookup(addr)
-	return router.Attendee{Country: loc.Country, At: loc.At, Known: ok, Source: reason}
+	return router.Attendee{Country: loc.Country, At: loc.At, Known: ok, Source: reason, Addr: addr}
 }
 
 // Warning says what an operator should know of the database at now: that there

@@ -6,7 +6,7 @@ export const executablePath = process.env.CHROMIUM ?? '/usr/bin/chromium'
 export const args = [
   '--headless=new',
   '--no-sandbox',
-  '--use-fake-device-for-media-stream',
+  '--use-fake-device-for-media-stream=fps=8', // of the camera: encoding is what tests would spend most of a machine on,
   '--use-fake-ui-for-media-stream',
   '--disable-gpu',
   '--disable-dev-shm-usage',

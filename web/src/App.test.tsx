@@ -7,7 +7,10 @@ import * as api from './api'
 import { App } from './App'
 import { hook } from './hook'
 import { parseParams } from './params'
+import * as reach from './reach'
+import { sentAway } from './refusals'
 import * as session from './session'
+import { endingOf } from './words'
 
 let room: Room
 
@@ -15,6 +18,7 @@ beforeEach(() => {
   vi.stubGlobal('ResizeObserver', class { observe() {} disconnect() {} })
   vi.spyOn(api, 'fetchNode').mockResolvedValue(api.parseNode(nodeInfo))
   vi.spyOn(api, 'fetchRoom').mockResolvedValue(api.parseRoom(roomAnswer()))
+  vi.spyOn(session, 'whyEnded').mockResolvedValue(undefined)
   room = new Room()
 })
 
@@ -70,6 +74,18 @@ describe('App', () => {
     expect(hook.state).toBe('ended')
   })
 
+  it('says why, where the node had to let go of the meeting', async () => {
+    entering()
+    vi.spyOn(session, 'whyEnded').mockResolvedValue(sentAway('certificate', 'the certificate of node waw is not valid now', { name: 'fra', country: 'DE', city: '' }))
+    await open('?name=Ada&autojoin=1&camera=0&mic=0')
+    await act(async () => void room.emit(RoomEvent.Disconnected, DisconnectReason.STATE_MISMATCH))
+    expect(screen.getByRole('heading').textContent).toBe('The node is not recognised any more')
+    expect(screen.getByText(/you are served by fra in DE/)).toBeTruthy()
+    expect(screen.getByText(/The node said: the certificate of node waw/)).toBeTruthy()
+    expect(screen.queryByRole('button', { name: 'Test your connection' })).toBeNull()
+    expect(screen.getByRole('button', { name: 'Join again' })).toBeTruthy()
+  })
+
   it('comes back to a filled form after leaving', async () => {
     entering()
     await open('?name=Ada&room=daily&autojoin=1&camera=0&mic=0')
@@ -77,6 +93,38 @@ describe('App', () => {
     await act(async () => fireEvent.click(screen.getByRole('button', { name: 'Join again' })))
     expect(screen.getByLabelText<HTMLInputElement>('Your name').value).toBe('Ada')
     expect(screen.getByLabelText<HTMLInputElement>('Room').value).toBe('daily')
+  })
+
+  it('leads to the connection test and back, and forgets nothing', async () => {
+    const test = vi.spyOn(reach, 'runTest').mockResolvedValue({ host: 'h', found: [], places: {} })
+    await open('?camera=0&mic=0')
+    fireEvent.change(screen.getByLabelText('Your name'), { target: { value: 'Ada' } })
+    await act(async () => fireEvent.click(screen.getByRole('button', { name: /Trouble getting in/ })))
+    expect(test.mock.calls[0]![0]).toBe('')
+    await act(async () => fireEvent.click(screen.getByRole('button', { name: 'Back' })))
+    expect(screen.getByLabelText<HTMLInputElement>('Your name').value).toBe('Ada')
+  })
+
+  it('offers to test the node that failed', async () => {
+    const test = vi.spyOn(reach, 'runTest').mockResolvedValue({ host: 'h', found: [], places: {} })
+    entering().mockRejectedValueOnce(new api.ApiError('timeout', 'no media', '', undefined, 'https://waw.example:7443'))
+    await open('?name=Ada&autojoin=1&camera=0&mic=0')
+    await act(async () => fireEvent.click(screen.getByRole('button', { name: 'Test your connection' })))
+    expect(test.mock.calls[0]![0]).toBe('https://waw.example:7443')
+  })
+
+  it('offers the test where the connection was lost, and not where somebody left', async () => {
+    entering()
+    await open('?name=Ada&autojoin=1&camera=0&mic=0')
+    act(() => void room.emit(RoomEvent.Disconnected, undefined))
+    expect(screen.getByRole('button', { name: 'Test your connection' })).toBeTruthy()
+    expect(endingOf(DisconnectReason.CLIENT_INITIATED).network).toBeUndefined()
+  })
+
+  it('offers no test where the node gives none', async () => {
+    vi.spyOn(api, 'fetchNode').mockResolvedValue(api.parseNode({ ...nodeInfo, reach_test: false }))
+    await open('?camera=0&mic=0')
+    expect(screen.queryByRole('button', { name: /Trouble getting in/ })).toBeNull()
   })
 
   it('says so when the node does not answer', async () => {

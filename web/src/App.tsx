@@ -1,20 +1,22 @@
 import { DisconnectReason, RoomEvent } from 'livekit-client'
 import { useCallback, useEffect, useRef, useState } from 'react'
-import { fetchNode, type ApiError, type NodeInfo } from './api'
+import { apiOrigin, fetchNode, type ApiError, type NodeInfo } from './api'
 import { Ended, Joining } from './components/Ended'
 import { Meeting } from './components/Meeting'
+import { ReachTest } from './components/ReachTest'
 import { Start, type Wish } from './components/Start'
 import { hook, hookEnter, hookError, hookLeave } from './hook'
 import type { Params } from './params'
-import { enter, type Choices, type Session } from './session'
+import { enter, whyEnded, type Choices, type Session } from './session'
 import { asApiError, endingOf, type Ending } from './words'
 
 type Phase =
   | { at: 'start'; joining: boolean; error?: ApiError }
   | { at: 'meeting'; session: Session; choices: Choices }
-  | { at: 'ended'; ending: Ending }
+  | { at: 'ended'; ending: Ending; origin: string }
+  | { at: 'test'; origin: string; back: Phase }
 
-/** The page's three places: start, meeting, ended. */
+/** The page's places: start, meeting, ended, and the connection test from the first or the last. */
 export function App({ params }: { params: Params }) {
   const [phase, setPhase] = useState<Phase>({ at: 'start', joining: params.autojoin })
   const [node, setNode] = useState<NodeInfo>()
@@ -34,7 +36,13 @@ export function App({ params }: { params: Params }) {
         // A fast leave may fall between connect and here; the event would be missed.
         session.room.once(RoomEvent.Disconnected, (reason?: DisconnectReason) => {
           hookLeave('ended')
-          setPhase({ at: 'ended', ending: endingOf(reason) })
+          const ended: Phase = { at: 'ended', ending: endingOf(reason), origin: apiOrigin(session.joined.serverUrl) }
+          setPhase(ended)
+          if (!ended.ending.network) return
+          // It may be no matter of the network: the node may have had to let go of the meeting.
+          void whyEnded({ ...next, from: params.from }, session.joined).then((ending) => {
+            if (ending) setPhase((now) => (now === ended ? { ...ended, ending } : now))
+          })
         })
         hookEnter(session.room, session.joined)
         setPhase({ at: 'meeting', session, choices })
@@ -71,11 +79,18 @@ export function App({ params }: { params: Params }) {
     setPhase({ at: 'start', joining: false })
   }
 
+  const test = (origin: string, filled = wish) => {
+    asked.current = true
+    setWish(filled)
+    setPhase({ at: 'test', origin, back: phase })
+  }
+
+  if (phase.at === 'test') return <ReachTest origin={phase.origin} onBack={() => setPhase(phase.back)} />
   if (phase.at === 'meeting') return <Meeting session={phase.session} choices={phase.choices} />
   if (phase.at === 'ended') {
-    return <Ended ending={phase.ending} onRejoin={rejoin} />
+    return <Ended ending={phase.ending} onRejoin={rejoin} onTest={() => test(phase.origin)} />
   }
   // Without a click on Join there was no start page, and no preview to keep running.
   if (phase.joining && params.autojoin && !asked.current) return <Joining room={wish.room} />
-  return <Start params={params} wish={wish} node={node} error={phase.error} joining={phase.joining} onJoin={joinRoom} />
+  return <Start params={params} wish={wish} node={node} error={phase.error} joining={phase.joining} onJoin={joinRoom} onTest={test} />
 }

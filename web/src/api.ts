@@ -7,6 +7,10 @@ export interface Policy {
   title: string
   description: string
   default: boolean
+  /** Whether what is written in the chat is kept, for the host to download. */
+  chatLog?: boolean
+  /** Whether people may register beforehand. */
+  registration?: boolean
 }
 
 export interface NodeInfo {
@@ -16,6 +20,8 @@ export interface NodeInfo {
   version: string
   guests: boolean
   guestsMayRecord: boolean
+  /** Whether the node gives test sessions. */
+  reachTest: boolean
   policies: Policy[]
 }
 
@@ -43,6 +49,8 @@ export interface Placement {
 
 export interface Joined {
   serverUrl: string
+  /** Signalling addresses of other nodes that may serve this attendee, the best first. */
+  others: string[]
   token: string
   identity: string
   node: Place
@@ -57,6 +65,8 @@ export interface RoomNode extends Place {
 
 export interface Recording {
   active: boolean
+  /** Whether nobody is recorded who has not agreed to this recording. */
+  consent: boolean
   id: string
   node: string
   country: string
@@ -79,6 +89,14 @@ export interface JoinRequest {
   name: string
   policy?: string
   from?: string
+  /** Round trips in ms by node, as the page measured them. */
+  trips?: Record<string, number>
+}
+
+/** A node to measure the round trip to. */
+export interface Probed {
+  name: string
+  url: string
 }
 
 /** What went wrong, in words for the attendee, and a node to use instead if there is one. */
@@ -88,6 +106,10 @@ export class ApiError extends Error {
     message: string,
     readonly hint = '',
     readonly use?: { node: string; url: string },
+    /** The origin of the node that failed, where it is not the page's own. */
+    readonly at = '',
+    /** The rule that refused, where one did. */
+    readonly rule = '',
   ) {
     super(message)
     this.name = 'ApiError'
@@ -107,8 +129,38 @@ export async function join(request: JoinRequest): Promise<Joined> {
   return parseJoined(answer)
 }
 
+/** Most nodes that are measured; ours names four. */
+const maxProbed = 8
+
+/** The nodes that may serve this attendee, to measure the round trips to. */
+export async function fetchProbes(request: JoinRequest, signal: AbortSignal): Promise<Probed[]> {
+  const f = fields(await call('/api/probes', { ...post(request), signal }), 'probes')
+  return list(f.nodes, 'nodes')
+    .map((v) => parseUse({ node: (v as Fields | null)?.name, url: (v as Fields | null)?.url }))
+    .flatMap((use) => (use ? [{ name: use.node, url: use.url }] : []))
+    .slice(0, maxProbed)
+}
+
 export async function fetchRoom(at: Joined): Promise<RoomState> {
   return parseRoom(await call(roomUrl(at), { method: 'GET', headers: bearer(at) }))
+}
+
+/** What somebody fills in who registers, as the node's API names it. */
+export interface Registration {
+  first_name: string
+  last_name: string
+  email: string
+  company: string
+  sector: string
+  phone: string
+}
+
+/** Registers for a room, and returns the registration's id. A guest has no token. */
+export async function register(room: string, form: Registration, token: string): Promise<string> {
+  const init = post(form)
+  const headers = token ? { ...init.headers, Authorization: `Bearer ${token}` } : init.headers
+  const f = fields(await call(`/api/rooms/${encodeURIComponent(room)}/registrations`, { ...init, headers }), 'registration')
+  return text(f.id, 'registration.id')
 }
 
 export async function setRecording(at: Joined, action: 'start' | 'stop'): Promise<Recording> {
@@ -117,7 +169,23 @@ export async function setRecording(at: Joined, action: 'start' | 'stop'): Promis
   return parseRecording(answer)
 }
 
-function post(body: unknown) {
+/** What a test session offers: the answer to its offer, and the TURN servers that are for it alone. */
+export interface Offered {
+  answer: string
+  iceServers: { urls: string[]; username: string; credential: string }[]
+}
+
+/** Asks for a test session of the connection test. */
+export async function openTest(origin: string, offer: string): Promise<Offered> {
+  return parseOffered(await call(`${origin}/api/reach`, post({ offer })))
+}
+
+/** Whether a node was too busy to answer. */
+export function isBusy(e: unknown): boolean {
+  return e instanceof ApiError && ['busy', 'unavailable', 'unreachable', 'http-429', 'http-503'].includes(e.code)
+}
+
+export function post(body: unknown) {
   return { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(body) }
 }
 
@@ -135,7 +203,7 @@ export function apiOrigin(serverUrl: string): string {
   return `${url.protocol === 'wss:' ? 'https:' : 'http:'}//${url.host}`
 }
 
-async function call(url: string, init: RequestInit): Promise<unknown> {
+export async function call(url: string, init: RequestInit): Promise<unknown> {
   let response: Response
   let text: string
   try {
@@ -144,7 +212,7 @@ async function call(url: string, init: RequestInit): Promise<unknown> {
       credentials: 'omit',
       cache: 'no-store',
       redirect: 'error',
-      signal: AbortSignal.timeout(timeoutMs),
+      signal: init.signal ?? AbortSignal.timeout(timeoutMs),
     })
     text = await response.text()
   } catch {
@@ -164,7 +232,7 @@ async function call(url: string, init: RequestInit): Promise<unknown> {
 
 // ---- parsing ----
 
-function unreadable(field: string): ApiError {
+export function unreadable(field: string): ApiError {
   return new ApiError(
     'answer',
     `The node sent an answer that this page does not understand (${field}).`,
@@ -172,23 +240,23 @@ function unreadable(field: string): ApiError {
   )
 }
 
-type Fields = Record<string, unknown>
+export type Fields = Record<string, unknown>
 
-function fields(v: unknown, what: string): Fields {
+export function fields(v: unknown, what: string): Fields {
   if (typeof v !== 'object' || v === null || Array.isArray(v)) throw unreadable(what)
   return v as Fields
 }
 
-function text(v: unknown, what: string): string {
+export function text(v: unknown, what: string): string {
   if (typeof v !== 'string') throw unreadable(what)
   return v.slice(0, 2000)
 }
 
-const optionalText = (v: unknown) => (typeof v === 'string' ? v.slice(0, 2000) : '')
-const optionalNumber = (v: unknown) => (typeof v === 'number' && Number.isFinite(v) ? v : undefined)
+export const optionalText = (v: unknown) => (typeof v === 'string' ? v.slice(0, 2000) : '')
+export const optionalNumber = (v: unknown) => (typeof v === 'number' && Number.isFinite(v) ? v : undefined)
 
 /** An absent or null list is an empty one: Go encodes a nil slice as null. */
-function list(v: unknown, what: string): unknown[] {
+export function list(v: unknown, what: string): unknown[] {
   if (v === undefined || v === null) return []
   if (!Array.isArray(v)) throw unreadable(what)
   return v.slice(0, 1000)
@@ -201,11 +269,12 @@ export function parseNode(v: unknown): NodeInfo {
     version: optionalText(f.version),
     guests: f.guests === true,
     guestsMayRecord: f.guests_may_record === true,
+    reachTest: f.reach_test === true,
     policies: list(f.policies, 'policies').map(parsePolicy),
   }
 }
 
-function parsePlace(v: unknown, what: string): Place {
+export function parsePlace(v: unknown, what: string): Place {
   const f = fields(v, what)
   return { name: text(f.name, `${what}.name`), country: optionalText(f.country), city: optionalText(f.city) }
 }
@@ -218,6 +287,8 @@ function parsePolicy(v: unknown): Policy {
     title: optionalText(f.title) || name,
     description: optionalText(f.description),
     default: f.default === true,
+    chatLog: f.chat_log === true,
+    registration: f.registration === true,
   }
 }
 
@@ -226,6 +297,7 @@ export function parseJoined(v: unknown): Joined {
   const room = fields(f.room, 'room')
   return {
     serverUrl: signallingUrl(text(f.server_url, 'server_url')),
+    others: list(f.others, 'others').map((u) => signallingUrl(text(u, 'others'))),
     token: text0(f.participant_token, 'participant_token'),
     identity: text(f.identity, 'identity'),
     node: parsePlace(f.node, 'node'),
@@ -290,11 +362,32 @@ function parseRecording(v: unknown): Recording {
   const f = v === undefined || v === null ? {} : fields(v, 'recording')
   return {
     active: f.active === true,
+    consent: f.consent === true,
     id: optionalText(f.id),
     node: optionalText(f.node),
     country: optionalText(f.country),
     since: optionalText(f.since),
     problem: optionalText(f.problem),
+  }
+}
+
+/** Longest description that is read; ours has about 2 KB. */
+const maxDescription = 64 << 10
+
+export function parseOffered(v: unknown): Offered {
+  const f = fields(v, 'reach')
+  const answer = text0(f.answer, 'reach.answer')
+  if (answer.length > maxDescription) throw unreadable('reach.answer')
+  return {
+    answer,
+    iceServers: list(f.ice_servers, 'reach.ice_servers').map((v) => {
+      const s = fields(v, 'reach.ice_servers')
+      return {
+        urls: list(s.urls, 'reach.ice_servers.urls').map((u) => text(u, 'reach.ice_servers.urls')),
+        username: optionalText(s.username),
+        credential: optionalText(s.credential),
+      }
+    }),
   }
 }
 
@@ -304,7 +397,7 @@ function parseError(body: unknown, status: number): ApiError {
   const f = outer as Fields
   const message = optionalText(f.message)
   if (message === '') return errorOfStatus(status)
-  return new ApiError(optionalText(f.code) || `http-${status}`, message, optionalText(f.hint), parseUse(f.use))
+  return new ApiError(optionalText(f.code) || `http-${status}`, message, optionalText(f.hint), parseUse(f.use), '', optionalText(f.rule))
 }
 
 function errorOfStatus(status: number): ApiError {
@@ -316,7 +409,7 @@ function errorOfStatus(status: number): ApiError {
 }
 
 /** Only a web address may become a link: anything else, javascript: above all, is left out. */
-function parseUse(v: unknown): { node: string; url: string } | undefined {
+export function parseUse(v: unknown): { node: string; url: string } | undefined {
   if (typeof v !== 'object' || v === null) return undefined
   const { node, url } = v as Fields
   if (typeof node !== 'string' || typeof url !== 'string' || !URL.canParse(url)) return undefined

@@ -13,6 +13,8 @@ describe('parseParams', () => {
       camera: true,
       mic: true,
       relayOnly: false,
+      recordings: '',
+      register: '',
     })
   })
 
@@ -27,6 +29,8 @@ describe('parseParams', () => {
       camera: false,
       mic: false,
       relayOnly: true,
+      recordings: '',
+      register: '',
     })
   })
 

@@ -11,6 +11,10 @@ export interface Params {
   camera: boolean
   mic: boolean
   relayOnly: boolean
+  /** The room whose recordings are wanted instead of a meeting. */
+  recordings: string
+  /** The room that somebody wants to register for instead of a meeting. */
+  register: string
 }
 
 export const defaultRoom = 'team-room'
@@ -31,6 +35,8 @@ export function parseParams(search: string): Params {
     camera: on('camera', true),
     mic: on('mic', true),
     relayOnly: on('relay', false),
+    recordings: clean(q.get('recordings')),
+    register: clean(q.get('register')),
   }
 }
 

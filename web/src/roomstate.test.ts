@@ -36,6 +36,18 @@ it('asks at once, every ten seconds, and once for a burst of joins', async () =>
   expect(asked).toHaveBeenCalledTimes(4)
 })
 
+it('asks at once when the node says that something is wrong with the recording', async () => {
+  const { asked, room } = start(now)
+  await wait(0)
+  room.emit(RoomEvent.DataReceived, new Uint8Array(), { identity: 'eve' }, 0, 'domicile.recording')
+  room.emit(RoomEvent.DataReceived, new Uint8Array(), undefined, 0, 'other')
+  await wait(0)
+  expect(asked).toHaveBeenCalledTimes(1)
+  room.emit(RoomEvent.DataReceived, new Uint8Array(), undefined, 0, 'domicile.recording')
+  await wait(0)
+  expect(asked).toHaveBeenCalledTimes(2)
+})
+
 it('remembers the nodes that left the room', async () => {
   const { result } = start(vi.fn(now).mockImplementation(async () => ({ ...(await now()), nodes: [] })).mockImplementationOnce(now))
   await wait(0)

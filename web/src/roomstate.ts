@@ -1,13 +1,15 @@
 // What the node says about the room: its nodes, policy and recording. Asked for
-// again when somebody comes or goes or publishes, when recording changes, and every
-// ten seconds.
+// again when somebody comes or goes or publishes, when recording changes, every ten
+// seconds, and at once when the node says that something is wrong with a recording.
 
-import { RoomEvent, type Room } from 'livekit-client'
+import { RoomEvent, type RemoteParticipant, type Room } from 'livekit-client'
 import { useEffect, useState } from 'react'
 import { fetchRoom, type Joined, type Place, type RoomState } from './api'
 import { hook } from './hook'
 
 const everyMs = 10_000
+/** The topic of what the node itself says of a recording (node/room/problem.go). */
+const recordingTopic = 'domicile.recording'
 /** A burst of joins is answered once. */
 const settleMs = 300
 
@@ -64,15 +66,21 @@ export function useRoomState(room: Room, joined: Joined): Known {
       settle = setTimeout(() => void ask(), settleMs)
     }
 
+    const told = (_: Uint8Array, from: RemoteParticipant | undefined, _kind: unknown, topic?: string) => {
+      if (topic === recordingTopic && !from) void ask()
+    }
+
     void ask()
     const timer = setInterval(() => void ask(), everyMs)
     for (const e of events) room.on(e, soon)
+    room.on(RoomEvent.DataReceived, told)
     setRefresh(() => soon)
     return () => {
       gone = true
       clearInterval(timer)
       clearTimeout(settle)
       for (const e of events) room.off(e, soon)
+      room.off(RoomEvent.DataReceived, told)
     }
   }, [room, joined])
 

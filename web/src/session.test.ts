@@ -33,8 +33,8 @@ describe('roomOptions', () => {
 })
 
 it('relays only when asked to', () => {
-  expect(connectOptions({ relayOnly: true })).toEqual({ rtcConfig: { iceTransportPolicy: 'relay' } })
-  expect(connectOptions({ relayOnly: false })).toEqual({})
+  expect(connectOptions({ relayOnly: true })).toMatchObject({ rtcConfig: { iceTransportPolicy: 'relay' } })
+  expect(connectOptions({ relayOnly: false })).not.toHaveProperty('rtcConfig')
 })
 
 describe('publish', () => {

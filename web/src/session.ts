@@ -1,8 +1,13 @@
 // One stay in a meeting: the join answer and the LiveKit room opened with it.
 
 import { Room, VideoPresets, type LocalTrack, type RoomConnectOptions, type RoomOptions } from 'livekit-client'
-import { join, type Joined, type JoinRequest } from './api'
+import { ApiError, apiOrigin, join, type Joined, type JoinRequest } from './api'
+import { Ways } from './moving'
 import type { Params } from './params'
+import { measure } from './probes'
+import { watch } from './pulse'
+import { refusalWords, sentAway } from './refusals'
+import { asApiError, type Ending } from './words'
 
 export interface Session {
   joined: Joined
@@ -52,21 +57,49 @@ export function roomOptions(params: Pick<Params, 'capture'>, choices: Pick<Choic
   }
 }
 
+/**
+ * How long a node may take to open the signalling, in milliseconds: after that
+ * another one is tried. It is a matter of four round trips.
+ */
+const answerWithin = 5000
+
 export function connectOptions(params: Pick<Params, 'relayOnly'>): RoomConnectOptions {
-  return params.relayOnly ? { rtcConfig: { iceTransportPolicy: 'relay' } } : {}
+  const options: RoomConnectOptions = { websocketTimeout: answerWithin }
+  return params.relayOnly ? { ...options, rtcConfig: { iceTransportPolicy: 'relay' } } : options
 }
 
-/** Asks the node for a place and opens the room there. Throws an ApiError or a ConnectionError. */
+/** Asks the node for a place and opens the room there. Throws an ApiError, which says what node failed. */
 export async function enter(request: JoinRequest, params: Params, choices: Choices): Promise<Session> {
-  const joined = await join(request)
-  const room = new Room(roomOptions(params, choices))
+  const trips = await measure(request)
+  const joined = await join(trips ? { ...request, trips } : request)
+  const ways = new Ways(joined)
+  const room = new Room({ ...roomOptions(params, choices), reconnectPolicy: ways })
+  ways.follow(room)
   try {
     await room.connect(joined.serverUrl, joined.token, connectOptions(params))
   } catch (e) {
     await room.disconnect()
-    throw e
+    const { code, message, hint, use, rule } = asApiError(e)
+    throw new ApiError(code, message, hint, use, apiOrigin(joined.serverUrl), rule)
   }
+  watch(room, ways)
   return { joined, room, from: request.from, mayRecord: grantsRecording(joined.token) }
+}
+
+/**
+ * Asks why a meeting ended without a word: whether the node that served may not do
+ * so any more, and who would now. Nothing if it may, or if nobody can be asked.
+ */
+export async function whyEnded(request: JoinRequest, was: Joined): Promise<Ending | undefined> {
+  try {
+    const now = await join(request)
+    const here = now.placement.ranked.find((c) => c.node === was.node.name)
+    if (!here || here.allowed || !refusalWords(here.rule)) return undefined
+    return sentAway(here.rule, here.reason, now.node)
+  } catch (e) {
+    const { rule, message } = asApiError(e)
+    return refusalWords(rule) || rule === 'nobody' ? sentAway(rule, message) : undefined
+  }
 }
 
 /** Publishes camera and microphone; a device that fails is reported and the other still starts. */

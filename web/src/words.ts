@@ -42,6 +42,11 @@ const refusing = new Map([
   ['revoked', 'its certificate is revoked'],
   ['epoch', 'has another version of the policies'],
   ['store-role', 'may not store'],
+  ['register', 'is not in the list of nodes'],
+  ['quarantine', 'is in doubt about its place'],
+  ['tenant', 'does not serve this organisation'],
+  ['transfer-basis', 'no legal basis for its country'],
+  ['evidence', 'cannot prove what it does'],
   ['down', 'does not answer'],
   ['full', 'is full'],
 ])
@@ -56,6 +61,10 @@ export interface Ending {
   title: string
   text: string
   rejoin: boolean
+  /** Whether the attendee's network may be the cause. */
+  network?: boolean
+  /** The node's own words. */
+  detail?: string
 }
 
 export function endingOf(reason: DisconnectReason | undefined): Ending {
@@ -72,7 +81,7 @@ export function endingOf(reason: DisconnectReason | undefined): Ending {
     case DisconnectReason.SERVER_SHUTDOWN:
       return { title: 'The node was shut down', text: 'Join again: another node takes over.', rejoin: true }
     default:
-      return { title: 'The connection was lost', text: 'The node could not be reached again. Your network may have changed.', rejoin: true }
+      return { title: 'The connection was lost', text: 'The node could not be reached again. Your network may have changed.', rejoin: true, network: true }
   }
 }
 

@@ -13,7 +13,7 @@ export interface Answer {
 
 export interface FakeNode {
   url: string
-  answers: { node: Answer; join: Answer }
+  answers: { node: Answer; join: Answer; room: Answer; order: Answer }
   /** Bodies of POST /api/join, in order. */
   joins: Record<string, unknown>[]
   close: () => Promise<void>
@@ -26,6 +26,7 @@ export const nodeInfo = {
   version: 'test',
   guests: true,
   guests_may_record: true,
+  reach_test: true,
   policies: [
     {
       name: 'eu-origin-global-edge',
@@ -61,7 +62,7 @@ async function securityPolicy(): Promise<string> {
 export async function startFakeNode(): Promise<FakeNode> {
   const policy = await securityPolicy()
   const fake: Omit<FakeNode, 'url' | 'close'> = {
-    answers: { node: { status: 200, body: nodeInfo }, join: refusal },
+    answers: { node: { status: 200, body: nodeInfo }, join: refusal, room: { status: 404, body: '' }, order: { status: 404, body: '' } },
     joins: [],
   }
   const server = createServer((req, res) => void handle(req, res))
@@ -69,10 +70,13 @@ export async function startFakeNode(): Promise<FakeNode> {
   async function handle(req: IncomingMessage, res: ServerResponse) {
     const path = new URL(req.url ?? '/', 'http://fake').pathname
     if (path === '/api/node') return json(res, fake.answers.node)
+    // A node that is busy: no test session, here or by WebSocket.
+    if (path === '/api/reach') return json(res, { status: 429, body: { error: { code: 'busy', message: 'too many connection tests from your network' } } })
     if (path === '/api/join') {
       fake.joins.push(JSON.parse(await text(req)) as Record<string, unknown>)
       return json(res, fake.answers.join)
     }
+    if (path.startsWith('/api/rooms/')) return json(res, req.method === 'POST' ? fake.answers.order : fake.answers.room)
     const file = path === '/' ? 'index.html' : path.slice(1)
     const body = await readFile(join('dist', file)).catch(() => undefined)
     if (!body) return res.writeHead(404).end()

@@ -36,7 +36,7 @@ afterEach(async () => {
   await node.close()
 })
 
-async function open(query = '', options: BrowserContextOptions = {}): Promise<void> {
+async function open(query = '', options: BrowserContextOptions = {}, ready = 'This page comes from'): Promise<void> {
   const context = await browser.newContext({ viewport: laptop, permissions: ['camera', 'microphone'], locale: 'en-GB', ...options })
   page = await context.newPage()
   elsewhere = []
@@ -48,7 +48,7 @@ async function open(query = '', options: BrowserContextOptions = {}): Promise<vo
   page.on('console', (m) => m.type() === 'error' && complaints.push(m.text()))
   page.on('pageerror', (e) => complaints.push(String(e)))
   await page.goto(node.url + query)
-  await page.getByText('This page comes from').or(page.getByRole('alert')).first().waitFor()
+  await page.getByText(ready).or(page.getByRole('alert')).first().waitFor()
 }
 
 const picture = (name: string) => page.screenshot({ path: `${pictures}/${name}.png` })
@@ -208,5 +208,115 @@ describe('refusals', () => {
     await page.getByRole('button', { name: 'Join' }).click()
     await page.getByText('The node did not answer.').waitFor()
     await expect(page.getByRole('button', { name: 'Join' }).isEnabled()).resolves.toBe(true)
+  })
+})
+
+describe('what a phone shows besides meetings', () => {
+  const onPhone: BrowserContextOptions = { viewport: phone, hasTouch: true, isMobile: true, deviceScaleFactor: 2 }
+  const overflow = () => page.evaluate(() => document.documentElement.scrollWidth - innerWidth)
+
+  it('has progress bars, files and what erases in the width that there is', async () => {
+    const film = { kind: 'recording', type: 'video/webm', expires: '2026-04-01T10:00:00Z', name: 'aVeryLongRoomNameWithoutAnySpaceInIt 2026-03-01 guest-0123456789abcdef.webm' }
+    const kept = {
+      room: 'town',
+      node: { name: 'fra', country: 'DE' },
+      recordings: [
+        { id: 'RE_1', started: '2026-03-01T10:00:00Z', ended: '2026-03-01T11:05:00Z', state: 'finished', bytes: 1.2e9, tracks: [{ id: 'T1', participant: 'guest-0123456789abcdef', name: 'Somebody With A Long Name', source: 'camera', kind: 'video' }] },
+      ],
+      exports: [
+        { id: 'EX_1', ...film, state: 'running', done: 3, total: 8 },
+        { id: 'EX_2', ...film, state: 'done', size: 5e6, url: '/api/exports/EX_2/x.webm?until=1&sig=s' },
+        { id: 'EX_3', ...film, state: 'failed', problem: 'the disk is full' },
+      ],
+    }
+    node.answers.room = { status: 200, body: kept }
+    await open('?recordings=town#token=T', onPhone, 'Kept on fra')
+    const bar = page.getByRole('progressbar')
+    await expect(bar.getAttribute('value')).resolves.toBe('0.375')
+    const box = (await bar.boundingBox())!
+    expect(box.width).toBeGreaterThanOrEqual(120)
+    expect(box.x + box.width).toBeLessThanOrEqual(phone.width)
+    await page.getByRole('button', { name: 'Erase this recording…' }).click()
+    await page.getByRole('button', { name: 'Erase it for good' }).waitFor()
+    expect(await overflow()).toBeLessThanOrEqual(0)
+    await page.screenshot({ path: `${pictures}/library-phone.png`, fullPage: true })
+    node.answers.order = { status: 200, body: { id: 'ER_1', nodes: [{ node: 'fra', state: 'done' }, { node: 'par', state: 'held', holds: ['HO_0123456789abcdef'] }] } }
+    await page.getByRole('button', { name: 'Erase it for good' }).click()
+    await page.getByText('1 of 2 servers have confirmed').waitFor()
+    expect(await overflow()).toBeLessThanOrEqual(0)
+    await page.screenshot({ path: `${pictures}/erased-phone.png`, fullPage: true })
+    expect(elsewhere).toEqual([])
+  })
+
+  it('registers somebody by the keyboard', async () => {
+    node.answers.order = { status: 200, body: { id: 'RG_1' } }
+    await open('?register=a-room-with-quite-a-long-name', onPhone, 'Register for')
+    for (const label of ['First name', 'Last name', 'E-mail']) await page.getByLabel(label).fill(label === 'E-mail' ? 'anna@example.org' : 'Anna')
+    expect(await overflow()).toBeLessThanOrEqual(0)
+    expect((await page.getByLabel('Phone').boundingBox())?.height).toBeGreaterThanOrEqual(44)
+    await page.screenshot({ path: `${pictures}/register-phone.png`, fullPage: true })
+    await page.keyboard.press('Enter')
+    await page.getByText('You are registered').waitFor()
+    expect(elsewhere).toEqual([])
+    expect(complaints).toEqual([])
+  })
+})
+
+describe('connection test', () => {
+  // Two networks: one lets all through, one TLS alone. The node is a fake, so the browser's connections are too.
+  const network = (open: string) => `
+    const answer = ['v=0', 'a=candidate:1 1 udp 9 203.0.113.5 443 typ host', 'a=candidate:2 1 tcp 8 203.0.113.5 443 typ host tcptype passive'].join('\\r\\n')
+    const real = window.fetch
+    window.fetch = (url, init) => String(url).endsWith('/api/reach')
+      ? Promise.resolve(new Response(JSON.stringify({ answer, ice_servers: [{ urls: ['turns:meet.example.org:443?transport=tcp'], username: 'u', credential: 'c' }] })))
+      : real(url, init)
+    window.WebSocket = class { constructor() { setTimeout(() => this.onopen(), 5) } send() { setTimeout(() => this.onmessage(), 5) } close() {} }
+    window.RTCPeerConnection = class extends EventTarget {
+      createDataChannel() { return this.channel = { send: () => setTimeout(() => this.channel.onmessage?.(), 5) } }
+      createOffer() { return Promise.resolve({ type: 'offer', sdp: 'v=0' }) }
+      setConfiguration(c) { this.way = c.iceServers.length ? 'turn-tls' : undefined }
+      setLocalDescription() { return Promise.resolve() }
+      setRemoteDescription({ sdp }) {
+        this.way ??= sdp.includes(' tcp ') ? 'tcp' : 'udp'
+        if ('${open}'.split(' ').includes(this.way)) this.channel.onopen()
+        else { this.connectionState = 'failed'; this.onconnectionstatechange() }
+        return Promise.resolve()
+      }
+      close() {}
+    }`
+
+  async function test(open_: string, options: BrowserContextOptions = {}) {
+    await open('?name=Ada&camera=0&mic=0', options)
+    if (open_ !== 'real') {
+      await page.addInitScript(network(open_))
+      await page.reload()
+    }
+    await page.getByRole('button', { name: /Trouble getting in/ }).click()
+    await page.getByTestId('verdict').waitFor()
+    return page.getByTestId('verdict').innerText()
+  }
+
+  it('is reached and left by keyboard, and forgets no name', async () => {
+    expect(await test('udp tcp turn-tls')).toContain('fine for meetings')
+    await picture('reach-light')
+    await page.getByRole('button', { name: 'Back' }).focus()
+    await page.keyboard.press('Enter')
+    await expect(page.getByLabel('Your name').inputValue()).resolves.toBe('Ada')
+    expect(elsewhere).toEqual([])
+    expect(complaints).toEqual([])
+  })
+
+  it('says on a phone what to tell the IT department, and fits', async () => {
+    expect(await test('turn-tls', { viewport: phone, hasTouch: true, isMobile: true, colorScheme: 'dark' })).toContain('only encrypted web traffic')
+    const text = await page.getByLabel('Result of the test').inputValue()
+    expect(text).toContain('Allow UDP in both directions, for the best quality: 203.0.113.5, UDP port 443.')
+    expect(text).not.toContain('Ada')
+    await expect(page.evaluate(() => document.documentElement.scrollWidth)).resolves.toBeLessThanOrEqual(phone.width)
+    await page.screenshot({ path: `${pictures}/reach-phone-dark.png`, fullPage: true })
+  })
+
+  it('blames nobody when the node is busy', async () => {
+    expect(await test('real')).toContain('could not be finished')
+    await picture('reach-busy')
   })
 })

@@ -24,7 +24,7 @@ import (
 )
 
 // patience bounds each step.
-const patience = 15 * time.Second
+const patience = 60 * time.Second
 
 func main() {
 	var p play
@@ -67,7 +67,7 @@ func (p *play) run() error {
 		name string
 		do   func() error
 	}{
-		{"join", p.join}, {"publish", p.publish}, {"receive", p.receive}, {"mute", p.mute}, {"unmute", p.unmute},
+		{"join", p.join}, {"publish", p.publish}, {"receive", p.receive}, {"egress", p.egress}, {"mute", p.mute}, {"unmute", p.unmute},
 		{"data", p.data}, {"addressed data", p.addressed}, {"unpublish", p.unpublish}, {"leave", p.leave},
 	} {
 		began := time.Now()

@@ -115,15 +115,64 @@ async function rates(ms = 1000) {
   return Object.fromEntries(Object.keys(b).map((k) => [k, b[k].framesSent - (a[k]?.framesSent ?? 0)]))
 }
 
+// sends tells how much more was sent after a while: frames of the layer that has
+// most, those of each layer by its height, the height of the largest that moves,
+// packets of sound.
+async function sends(ms = 1000) {
+  const sound = async () => {
+    let packets = 0
+    for (const pub of room.localParticipant.audioTrackPublications.values()) {
+      for (const s of (await pub.track?.sender?.getStats())?.values() ?? []) if (s.type === 'outbound-rtp') packets += s.packetsSent
+    }
+    return packets
+  }
+  const [a, was, began] = [await outgoing(), await sound(), performance.now()]
+  await new Promise((r) => setTimeout(r, ms))
+  const [b, is, seconds] = [await outgoing(), await sound(), (performance.now() - began) / 1000]
+  const moving = Object.keys(b).filter((k) => b[k].framesSent > (a[k]?.framesSent ?? 0))
+  return {
+    frames: Math.max(0, ...moving.map((k) => b[k].framesSent - (a[k]?.framesSent ?? 0))),
+    height: Math.max(0, ...moving.map((k) => b[k].frameHeight ?? 0)),
+    layers: Object.fromEntries(moving.map((k) => [b[k].frameHeight ?? 0, b[k].framesSent - (a[k]?.framesSent ?? 0)])),
+    audio: is - was, seconds, limited: moving.map((k) => b[k].qualityLimitationReason).join(' '),
+  }
+}
+
 // grows tells how much more was received after a while.
 async function grows(ms = 1000) {
-  const a = await incoming()
+  const [a, began] = [await incoming(), performance.now()]
   await new Promise((r) => setTimeout(r, ms))
-  const b = await incoming()
+  const [b, seconds] = [await incoming(), (performance.now() - began) / 1000]
   const more = (kind, field) => (b[kind]?.[field] ?? 0) - (a[kind]?.[field] ?? 0)
   return {
-    frames: more('video', 'framesDecoded'), height: b.video?.frameHeight ?? 0, freezes: more('video', 'freezeCount'),
+    seconds, frames: more('video', 'framesDecoded'), height: b.video?.frameHeight ?? 0, freezes: more('video', 'freezeCount'),
     frozen: more('video', 'totalFreezesDuration'), audio: more('audio', 'packetsReceived'), energy: more('audio', 'totalAudioEnergy'),
     samples: more('audio', 'totalSamplesReceived'), concealed: more('audio', 'concealedSamples'), videoBytes: more('video', 'bytesReceived'),
   }
+}
+
+// missed looks every 100 ms what arrives, until stopMissing: the longest time without a
+// packet of sound, the sound that was made up, and the time that pictures stood still.
+let missing = false
+async function missed() {
+  missing = true
+  const first = await incoming()
+  let [last, at, silent] = [first.audio?.packetsReceived ?? 0, performance.now(), 0]
+  let now = first
+  while (missing) {
+    await new Promise((r) => setTimeout(r, 100)) // statistics cost much, and a busy machine more
+    now = await incoming()
+    const packets = now.audio?.packetsReceived ?? 0
+    if (packets !== last) {
+      silent = Math.max(silent, performance.now() - at)
+      ;[last, at] = [packets, performance.now()]
+    }
+  }
+  silent = Math.max(silent, performance.now() - at)
+  const more = (kind, field) => (now[kind]?.[field] ?? 0) - (first[kind]?.[field] ?? 0)
+  return { silent, concealed: more('audio', 'concealedSamples') / 48, frozen: 1000 * more('video', 'totalFreezesDuration') }
+}
+
+function stopMissing() {
+  missing = false
 }

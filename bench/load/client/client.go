@@ -13,10 +13,14 @@ package client
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
+	"net/http"
+	"net/netip"
 	"net/url"
 	"strings"
 	"sync"
@@ -32,6 +36,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/domicile/domicile/bench/load/media"
+	"github.com/domicile/domicile/bench/load/ways"
 )
 
 // Times of a connection, as LiveKit's clients have them.
@@ -50,13 +55,29 @@ type Config struct {
 	Token     string
 	Subscribe bool
 	Video     bool // publish a camera
+	Sharp     bool // one of 2 Mbit/s
 	Audio     bool // publish a microphone
 	// Sample is how many received packets there are to one that is decrypted;
 	// 0: 16. 1 decrypts all, as a browser does.
 	Sample uint16
+	// Canary is what the payload of each packet bears, 32 bytes at most: words to
+	// look for where they must not be.
+	Canary string
 	// NoFeedback leaves out transport-wide feedback for congestion control, which
 	// real clients give.
 	NoFeedback bool
+	// Way is how media is received; the node is told of no other.
+	Way ways.Kind
+	// TURN is another server than the node's own, as coturn is.
+	TURN *Server
+	// TLS is for signalling over wss://; nil: the machine's authorities.
+	TLS *tls.Config
+	// From is the only address of this machine that media comes from; zero: every one.
+	// A way other than direct UDP has to have one where the node is not on loopback.
+	From netip.Addr
+	// KeyLog is told the secrets of media, for tests that look into what was captured
+	// (SSLKEYLOGFILE's format). Those of signalling are TLS's own. Nil: nobody.
+	KeyLog io.Writer
 	// Latency is told how long a sampled packet was on its way, from several
 	// goroutines; may be nil.
 	Latency func(time.Duration)
@@ -72,6 +93,8 @@ type Client struct {
 	pub     *webrtc.PeerConnection // nil for who publishes nothing
 	sub     *webrtc.PeerConnection
 	in      *Inbound
+	way     *ways.Conn // nil: a socket; set before candidates are gathered
+	servers []Server   // that the node told of
 	senders []*sender
 	tasks   sync.WaitGroup
 
@@ -128,15 +151,15 @@ func (c *Client) join(ctx context.Context) error {
 
 // connect makes the peer connections.
 func (c *Client) connect() (err error) {
-	loopback := isLoopback(c.cfg.URL)
-	if c.sub, err = newPeer(c.in, loopback, !c.cfg.NoFeedback); err != nil {
+	own := c.ownAddress()
+	if c.sub, err = newPeer(c.in, func() *ways.Conn { return c.way }, own, !c.cfg.NoFeedback, c.cfg.KeyLog); err != nil {
 		return err
 	}
 	c.sub.OnTrack(func(t *webrtc.TrackRemote, _ *webrtc.RTPReceiver) { c.receive(t) })
 	if !c.cfg.Video && !c.cfg.Audio {
 		return nil
 	}
-	if c.pub, err = newPeer(nil, loopback, !c.cfg.NoFeedback); err != nil {
+	if c.pub, err = newPeer(nil, nil, own, !c.cfg.NoFeedback, c.cfg.KeyLog); err != nil {
 		return err
 	}
 	c.pub.OnConnectionStateChange(func(s webrtc.PeerConnectionState) {
@@ -147,6 +170,17 @@ func (c *Client) connect() (err error) {
 			c.cancel(errors.New("publisher's connection failed"))
 		}
 	})
+	return nil
+}
+
+// ownAddress says which addresses of this machine to use; nil: all.
+func (c *Client) ownAddress() func(net.IP) bool {
+	switch {
+	case c.cfg.From.IsValid():
+		return func(ip net.IP) bool { return ip.Equal(c.cfg.From.AsSlice()) }
+	case isLoopback(c.cfg.URL):
+		return net.IP.IsLoopback
+	}
 	return nil
 }
 
@@ -165,7 +199,7 @@ func (c *Client) dial(ctx context.Context) (err error) {
 	if c.cfg.Subscribe {
 		q.Set("auto_subscribe", "1")
 	}
-	c.ws, _, err = websocket.Dial(ctx, strings.TrimSuffix(c.cfg.URL, "/")+"/rtc?"+q.Encode(), nil)
+	c.ws, _, err = websocket.Dial(ctx, strings.TrimSuffix(c.cfg.URL, "/")+"/rtc?"+q.Encode(), c.options())
 	if err != nil {
 		return fmt.Errorf("signalling refused: %w", withoutQuery(err))
 	}
@@ -177,7 +211,15 @@ func (c *Client) dial(ctx context.Context) (err error) {
 	if m.GetJoin() == nil {
 		return fmt.Errorf("first message is %T, want a greeting", m.Message)
 	}
+	c.servers = serversOf(m.GetJoin().IceServers)
 	return nil
+}
+
+func (c *Client) options() *websocket.DialOptions {
+	if c.cfg.TLS == nil {
+		return nil
+	}
+	return &websocket.DialOptions{HTTPClient: &http.Client{Transport: &http.Transport{TLSClientConfig: c.cfg.TLS}}}
 }
 
 // withoutQuery keeps the token out of error messages.
@@ -273,6 +315,9 @@ func (c *Client) answer(offer *livekit.SessionDescription) error {
 		return fmt.Errorf("answer: %w", err)
 	}
 	if err := c.in.learn(answer.SDP); err != nil {
+		return err
+	}
+	if err := c.openWay(offer.Sdp); err != nil {
 		return err
 	}
 	if err := c.sub.SetLocalDescription(answer); err != nil {
@@ -383,10 +428,15 @@ func (c *Client) Err() error { return context.Cause(c.ctx) }
 // errClosed ends a client that is no longer needed.
 var errClosed = errors.New("client was closed")
 
+// Leave says that the client leaves; it sends and receives until Close.
+func (c *Client) Leave() {
+	_ = c.send(&livekit.SignalRequest{Message: &livekit.SignalRequest_Leave{Leave: &livekit.LeaveRequest{}}})
+}
+
 // Close leaves and returns when all goroutines have ended.
 func (c *Client) Close() {
 	if c.ws != nil {
-		_ = c.send(&livekit.SignalRequest{Message: &livekit.SignalRequest_Leave{Leave: &livekit.LeaveRequest{}}})
+		c.Leave()
 	}
 	c.cancel(errClosed)
 	if c.ws != nil {
@@ -398,4 +448,7 @@ func (c *Client) Close() {
 		}
 	}
 	c.tasks.Wait()
+	if c.way != nil {
+		_ = c.way.Close() // pion closed it, if it had come so far
+	}
 }

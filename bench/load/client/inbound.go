@@ -35,8 +35,10 @@ type Inbound struct {
 	mu      sync.Mutex // guards the rest
 	packets uint64     // of media; repairs are counted apart
 	repairs uint64
-	first   [2]time.Time // of video, of audio
-	kinds   [128]kind    // by payload type
+	first   [2]time.Time  // of video, of audio
+	last    time.Time     // when the newest came
+	pause   time.Duration // the longest without one, see Pause
+	kinds   [128]kind     // by payload type
 	streams map[uint32]*stream
 	head    rtp.Header // reused
 
@@ -108,6 +110,10 @@ func (in *Inbound) arrive(b []byte, at time.Time) bool {
 	if in.first[k].IsZero() {
 		in.first[k] = at
 	}
+	if !in.last.IsZero() {
+		in.pause = max(in.pause, at.Sub(in.last))
+	}
+	in.last = at
 	return in.follow(in.head.SSRC, in.head.SequenceNumber, at)
 }
 
@@ -178,6 +184,18 @@ func (in *Inbound) Packets() uint64 {
 	return in.packets
 }
 
+// Missing returns how many RTP packets of media did not come though later ones of
+// their stream did.
+func (in *Inbound) Missing() (n uint64) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for _, s := range in.streams {
+		expected := uint64(s.highest-uint32(s.base)) + 1
+		n += expected - min(expected, s.packets)
+	}
+	return n
+}
+
 // Repairs returns how many RTX packets came: retransmissions, and padding to
 // probe with.
 func (in *Inbound) Repairs() uint64 {
@@ -214,4 +232,17 @@ func (s *stream) report(ssrc uint32) rtcp.ReceptionReport {
 	}
 	s.reported.expected, s.reported.packets = expected, s.packets
 	return r
+}
+
+// Pause returns when the last packet of media came, and the longest time without one
+// since it was last called, the one that goes on included.
+func (in *Inbound) Pause(now time.Time) (last time.Time, longest time.Duration) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	last, longest = in.last, in.pause
+	if !last.IsZero() {
+		longest = max(longest, now.Sub(last))
+	}
+	in.pause = 0
+	return last, longest
 }

@@ -102,6 +102,9 @@ func TestInboundLearnsFromTheAnswer(t *testing.T) {
 	if n, repairs := in.Packets(), in.Repairs(); n != 15 || repairs != 5 {
 		t.Errorf("%d packets and %d repairs, want 15 and 5", n, repairs)
 	}
+	if n := in.Missing(); n != 5 { // the lost one, and four numbers that repairs have here
+		t.Errorf("%d missing, want 5", n)
+	}
 	if audio, video := in.First(); !audio.Equal(at.Add(time.Hour)) || !video.Equal(at) {
 		t.Errorf("first audio %v, first video %v", audio, video)
 	}

@@ -20,6 +20,8 @@ import (
 	"github.com/pion/sdp/v3"
 	"github.com/pion/transport/v4/stdnet"
 	"github.com/pion/webrtc/v4"
+
+	"github.com/domicile/domicile/bench/load/ways"
 )
 
 // vp8, rtx and opus are what the generator publishes and receives, with the
@@ -56,15 +58,20 @@ var certificate = sync.OnceValues(func() (*webrtc.Certificate, error) {
 })
 
 // newPeer makes a peer connection. in, if any, counts what arrives at its
-// sockets; feedback has it negotiate and number packets for congestion control.
-func newPeer(in *Inbound, loopback, feedback bool) (*webrtc.PeerConnection, error) {
+// sockets, or at the way that is open when it gathers candidates; own says which of
+// the machine's addresses count, nil: all but loopback; feedback has it negotiate and
+// number packets for congestion control.
+func newPeer(in *Inbound, way func() *ways.Conn, own func(net.IP) bool, feedback bool, keys io.Writer) (*webrtc.PeerConnection, error) {
 	m, err := mediaEngine(feedback)
 	if err != nil {
 		return nil, fmt.Errorf("make peer: %w", err)
 	}
-	s, err := settings(in, loopback)
+	s, err := settings(in, way, own)
 	if err != nil {
 		return nil, fmt.Errorf("make peer: %w", err)
+	}
+	if keys != nil {
+		s.SetDTLSKeyLogWriter(keys)
 	}
 	registry := &interceptor.Registry{}
 	if in == nil && feedback { // only publishers send
@@ -105,15 +112,15 @@ func mediaEngine(feedback bool) (*webrtc.MediaEngine, error) {
 	return m, nil
 }
 
-func settings(in *Inbound, loopback bool) (webrtc.SettingEngine, error) {
+func settings(in *Inbound, way func() *ways.Conn, own func(net.IP) bool) (webrtc.SettingEngine, error) {
 	quiet := logging.NewDefaultLoggerFactory()
 	quiet.DefaultLogLevel, quiet.Writer = logging.LogLevelDisabled, io.Discard
 	s := webrtc.SettingEngine{LoggerFactory: quiet}
 	s.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4})
 	s.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
-	s.SetIncludeLoopbackCandidate(loopback)
-	if loopback {
-		s.SetIPFilter(func(ip net.IP) bool { return ip.IsLoopback() })
+	if own != nil {
+		s.SetIncludeLoopbackCandidate(own(net.IPv4(127, 0, 0, 1)))
+		s.SetIPFilter(own)
 	}
 	s.SetSRTPProtectionProfiles(dtls.SRTP_AEAD_AES_128_GCM, dtls.SRTP_AES128_CM_HMAC_SHA1_80)
 	if in == nil {
@@ -123,7 +130,7 @@ func settings(in *Inbound, loopback bool) (webrtc.SettingEngine, error) {
 	if err != nil {
 		return s, err
 	}
-	s.SetNet(network{machine, in})
+	s.SetNet(network{machine, in, way})
 	return s, nil
 }
 

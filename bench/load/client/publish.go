@@ -89,11 +89,11 @@ func (c *Client) Start() {
 
 // video sends frames, the packets of each at once, as Chromium's pacer does.
 func (s *sender) video() {
-	var v media.Video
+	v := media.Video{Sharp: s.c.cfg.Sharp}
 	s.pace(time.Second/media.FrameRate, func(now time.Time) error {
 		key := s.keyframe.Swap(false)
-		for i := range media.FramePackets {
-			if err := s.write(v.Packet(i, key, time.Now()), i == media.FramePackets-1); err != nil {
+		for i := range v.Packets() {
+			if err := s.write(v.Packet(i, key, time.Now()), i == v.Packets()-1); err != nil {
 				return err
 			}
 		}
@@ -139,7 +139,12 @@ func (s *sender) pace(every time.Duration, send func(time.Time) error) {
 	}
 }
 
+// canaryAt is where a payload bears the canary: behind its headers. The stamp is
+// behind it.
+const canaryAt, stamp = 32, 12
+
 func (s *sender) write(payload []byte, marker bool) error {
+	copy(payload[canaryAt:len(payload)-stamp], s.c.cfg.Canary)
 	err := s.track.WriteRTP(&rtp.Packet{Payload: payload, Header: rtp.Header{
 		Version: 2, Marker: marker, SequenceNumber: s.seq, Timestamp: s.ts}})
 	s.seq++

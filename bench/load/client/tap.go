@@ -1,6 +1,7 @@
 package client
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 
@@ -8,13 +9,15 @@ import (
 	"github.com/pion/transport/v4/stdnet"
 
 	"github.com/domicile/domicile/bench/load/burst"
+	"github.com/domicile/domicile/bench/load/ways"
 )
 
 // network is the machine's network whose UDP sockets count RTP and keep most of
 // it from pion, so that a thousand receivers cost less than one SFU.
 type network struct {
 	*stdnet.Net
-	in *Inbound
+	in  *Inbound
+	way func() *ways.Conn // what is open instead of a socket; nil: nothing is
 }
 
 // ListenUDP implements transport.Net.
@@ -22,6 +25,9 @@ func (n network) ListenUDP(proto string, addr *net.UDPAddr) (transport.UDPConn, 
 	conn, err := net.ListenUDP(proto, addr)
 	if err != nil {
 		return nil, err
+	}
+	if way := n.way(); way != nil {
+		return &tunnel{UDPConn: conn, in: n.in, way: way}, nil
 	}
 	r, err := burst.NewReader(conn)
 	if err != nil {
@@ -60,6 +66,56 @@ func (t *tap) ReadFrom(b []byte) (int, net.Addr, error) {
 // WriteToAddrPort implements ice.AddrPortReaderWriter.
 func (t *tap) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
 	return t.WriteToUDPAddrPort(b, to)
+}
+
+// tunnel is a socket to pion, which gives it an address, and what pion sends and
+// receives there goes through a way.
+type tunnel struct {
+	*net.UDPConn
+	in  *Inbound
+	way *ways.Conn
+}
+
+// ReadFromAddrPort implements ice.AddrPortReaderWriter.
+func (t *tunnel) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
+	for {
+		packet, at, err := t.way.Read()
+		if err != nil {
+			return 0, t.way.Peer(), err
+		}
+		if !isRTP(packet) || t.in.arrive(packet, at) {
+			return copy(b, packet), t.way.Peer(), nil
+		}
+	}
+}
+
+// ReadFrom implements net.PacketConn.
+func (t *tunnel) ReadFrom(b []byte) (int, net.Addr, error) {
+	n, from, err := t.ReadFromAddrPort(b)
+	return n, net.UDPAddrFromAddrPort(from), err
+}
+
+// WriteToAddrPort implements ice.AddrPortReaderWriter. What is for others than the
+// media endpoint is not sent: candidates that nudge makes up.
+func (t *tunnel) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
+	if netip.AddrPortFrom(to.Addr().Unmap(), to.Port()) != t.way.Peer() {
+		return len(b), nil
+	}
+	return t.way.Write(b)
+}
+
+// WriteTo implements net.PacketConn.
+func (t *tunnel) WriteTo(b []byte, to net.Addr) (int, error) {
+	addr, ok := to.(*net.UDPAddr)
+	if !ok {
+		return 0, net.UnknownNetworkError(to.Network())
+	}
+	return t.WriteToAddrPort(b, addr.AddrPort())
+}
+
+// Close implements net.PacketConn.
+func (t *tunnel) Close() error {
+	return errors.Join(t.way.Close(), t.UDPConn.Close())
 }
 
 // isRTP tells RTP from STUN, DTLS and RTCP (RFC 7983, RFC 5761 section 4).

@@ -7,10 +7,10 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
+	"github.com/domicile/domicile/internal/leaks"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 func TestMeasure(t *testing.T) {
 	r, err := Measure(t.Context(), Load{Sockets: 3, Rate: 3000, Size: 1150, Burst: 6, For: 200 * time.Millisecond})

@@ -12,11 +12,14 @@ import (
 )
 
 // What a publisher sends unless told otherwise: 180 packets/s of video, as a
-// camera at 1.65 Mbit/s does, and 50 of audio.
+// camera at 1.65 Mbit/s does, and 50 of audio. A sharper one sends 210 that are a
+// little larger, which is 2 Mbit/s of RTP.
 const (
 	FrameRate      = 30
 	FramePackets   = 6
 	VideoPayload   = 1138 // bytes; 1150 with the RTP header
+	SharpPackets   = 7    // of a frame
+	SharpPayload   = 1178 // bytes; 1190 with the RTP header
 	VideoClock     = 90000
 	AudioRate      = 50
 	AudioPayload   = 80 // bytes, 32 kbit/s
@@ -51,9 +54,26 @@ func ReadStamp(payload []byte) (time.Time, bool) {
 
 // Video makes the packets of one VP8 stream.
 type Video struct {
+	Sharp bool // of 2 Mbit/s
+
 	picture uint16
 	tl0     uint8
-	buf     [VideoPayload]byte
+	buf     [SharpPayload]byte
+}
+
+// Packets is how many there are in a frame.
+func (v *Video) Packets() int {
+	if v.Sharp {
+		return SharpPackets
+	}
+	return FramePackets
+}
+
+func (v *Video) payload() []byte {
+	if v.Sharp {
+		return v.buf[:]
+	}
+	return v.buf[:VideoPayload]
 }
 
 // Packet makes packet i of the frame at work. The result is valid until the
@@ -63,8 +83,9 @@ func (v *Video) Packet(i int, keyframe bool, now time.Time) []byte {
 	if i == 0 {
 		v.frameHeader(keyframe)
 	}
-	Stamp(v.buf[:], now)
-	return v.buf[:]
+	b := v.payload()
+	Stamp(b, now)
+	return b
 }
 
 // Next goes on to the next frame.

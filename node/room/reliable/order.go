@@ -76,6 +76,10 @@ func (o *Order) Take(m Message, prev uint32, now time.Time) (step Step) {
 	return step
 }
 
+// Last is the number up to which all is delivered or given up: where another node
+// that serves the publisher from now on goes on.
+func (o *Order) Last() uint32 { return o.last }
+
 // Head takes the publisher's node at its word that it has sent up to a number.
 func (o *Order) Head(seq uint32, now time.Time) (step Step) {
 	o.head = max(o.head, seq)

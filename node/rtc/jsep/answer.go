@@ -28,11 +28,13 @@ func (p *Peer) TakeOffer(raw string) (Change, error) {
 	if err != nil {
 		return Change{}, fmt.Errorf("take offer: %w", err)
 	}
+	p.seat(st)
 	for _, want := range p.waiting(st) {
 		if i := p.sectionOf(st, want.Kind, open); i >= 0 {
 			p.place(&st.sections[i], want)
 		}
 	}
+	p.vacate(st)
 	p.taken, p.role = st, answers
 	p.version++
 	return p.settle(st, restarted), nil
@@ -49,7 +51,7 @@ func (p *Peer) Answer(l Local) (string, error) {
 		return "", fmt.Errorf("answer: %w", err)
 	}
 	if p.taken != nil {
-		p.stable, p.taken = p.taken, nil
+		p.stable, p.taken, p.seats = p.taken, nil, nil
 	}
 	return text, nil
 }
@@ -103,7 +105,7 @@ func (p *Peer) sectionOf(st *state, k Kind, open []bool) int {
 	for i := range st.sections {
 		s := &st.sections[i]
 		empty := !s.used || i < len(open) && open[i]
-		if empty && s.kind == k && s.snd == nil && !s.rejected && s.taken.dir.receives() {
+		if empty && s.kind == k && s.snd == nil && !s.rejected && s.taken.dir.receives() && !p.reserved(s) {
 			return i
 		}
 	}

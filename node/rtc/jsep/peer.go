@@ -188,6 +188,7 @@ type Peer struct {
 	cfg     Config
 	wishes  []Sender
 	prefers map[string]string // MIME type by track id
+	seats   map[string]Seat   // by the MID of the section; see seats.go
 	stable  *state            // both sides agree on it
 	offered *state            // our offer, which waits for its answer
 	taken   *state            // the client's offer, to be answered
@@ -401,6 +402,9 @@ func (p *Peer) place(s *section, want Sender) {
 	}
 	if s.used || !token(want.StreamID) {
 		at.streamID = ownStream(want.StreamID, want.TrackID)
+	}
+	if seat := p.seats[s.mid]; !s.used && seat.TrackID == want.TrackID {
+		at.streamID = seat.StreamID
 	}
 	s.snd, s.used = at, true
 }

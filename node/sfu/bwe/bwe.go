@@ -40,6 +40,9 @@ type Config struct {
 	Min float64
 	// Max is never exceeded. Default 30 Mbit/s.
 	Max float64
+	// Bold takes what arrived, while no queue stood, for proven at once: for senders
+	// with so many sources that what they send fills the path as padding would.
+	Bold bool
 }
 
 func (c Config) withDefaults() Config {
@@ -250,6 +253,9 @@ func (e *Estimator) conclude(at time.Duration) {
 		e.set(rate, ProbeProof, at)
 	}
 	e.prove(acked, at)
+	if e.cfg.Bold && e.state == Normal && acked > e.estimate && bound > acked {
+		e.set(acked, Raised, at)
+	}
 	switch e.state {
 	case Overuse:
 		e.fall(at)

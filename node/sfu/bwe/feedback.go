@@ -113,3 +113,29 @@ func (e *Estimator) measure(sample time.Duration) {
 
 // maxRTT bounds what is believed of a round trip.
 const maxRTT = 2 * time.Second
+
+// Arrived takes feedback of another format: when packets from base on arrived, by
+// the receiver's clock, which has any beginning; negative: they did not.
+func (e *Estimator) Arrived(base uint16, times []time.Duration, now time.Time) {
+	at := e.at(now)
+	if len(times) == 0 || len(times) > historySize {
+		e.ignored.Malformed++
+		return
+	}
+	r := &e.report
+	r.base, r.statuses = base, r.statuses[:0]
+	last := time.Duration(-1)
+	for _, t := range times {
+		if t < 0 {
+			r.statuses = append(r.statuses, status{symbol: absent})
+			continue
+		}
+		if last < 0 {
+			last = t.Truncate(referenceUnit)
+			r.reference = uint32(t / referenceUnit)
+		}
+		r.statuses = append(r.statuses, status{symbol: near, delta: t - last})
+		last = t
+	}
+	e.learn(at)
+}

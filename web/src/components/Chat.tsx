@@ -4,16 +4,18 @@ import { Icon } from '../icons'
 
 /** The longest message sent or shown: a page is not a file transfer. */
 export const maxMessage = 4000
-/** Messages kept on screen; chat is not stored, so older ones are gone. */
+/** Messages kept on screen; older ones are gone from it. */
 const maxShown = 500
 
 interface Props {
   messages: ReceivedChatMessage[]
   send: (text: string) => Promise<unknown>
   sending: boolean
+  /** Whether the room's policy has the chat kept. */
+  kept?: boolean
 }
 
-export function Chat({ messages, send, sending }: Props) {
+export function Chat({ messages, send, sending, kept = false }: Props) {
   const [draft, setDraft] = useState('')
   const [failed, setFailed] = useState(false)
   const end = useRef<HTMLDivElement>(null)
@@ -39,7 +41,8 @@ export function Chat({ messages, send, sending }: Props) {
   return (
     <div className="chat">
       <div className="messages" role="log" aria-label="Messages" tabIndex={0}>
-        {messages.length === 0 && <p className="empty quiet">No messages yet. Chat passes through this room's nodes and is not stored.</p>}
+        {kept && <p className="empty quiet">What you write to everyone is stored in the zone of this room's policy. Its host can download it.</p>}
+        {messages.length === 0 && <p className="empty quiet">{kept ? 'No messages yet.' : "No messages yet. Chat passes through this room's nodes and is not stored."}</p>}
         {messages.slice(-maxShown).map((m, i) => (
           <article key={m.id ?? `${m.timestamp}/${i}`} className={m.from?.isLocal ? 'mine' : undefined}>
             <header>

@@ -3,7 +3,7 @@ import { Icon } from '../icons'
 import type { Ending } from '../words'
 
 /** After the meeting: why it ended, and the way back where there is one. */
-export function Ended({ ending, onRejoin }: { ending: Ending; onRejoin: () => void }) {
+export function Ended({ ending, onRejoin, onTest }: { ending: Ending; onRejoin: () => void; onTest?: () => void }) {
   const heading = useRef<HTMLHeadingElement>(null)
   useEffect(() => {
     heading.current?.focus()
@@ -17,9 +17,15 @@ export function Ended({ ending, onRejoin }: { ending: Ending; onRejoin: () => vo
         {ending.title}
       </h1>
       <p>{ending.text}</p>
+      {ending.detail && <p className="quiet">The node said: {ending.detail}</p>}
       {ending.rejoin && (
         <button type="button" className="button primary" onClick={onRejoin}>
           Join again
+        </button>
+      )}
+      {ending.network && onTest && (
+        <button type="button" className="link" onClick={onTest}>
+          Test your connection
         </button>
       )}
     </main>

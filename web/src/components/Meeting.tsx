@@ -8,6 +8,7 @@ import { useRoomState } from '../roomstate'
 import { publish, type Choices, type Session } from '../session'
 import { asApiError, deviceWords } from '../words'
 import { Chat } from './Chat'
+import { Consent } from './Consent'
 import { Controls, type Panel } from './Controls'
 import { Details, ServedLine } from './Details'
 import { People } from './People'
@@ -71,6 +72,7 @@ function Inside({ session, choices }: Props) {
       </header>
       <div className="banners">
         {recording.active && <RecordingBanner recording={recording} />}
+        {recording.active && recording.consent && recording.id && <Consent room={room} recording={recording.id} onProblem={setProblem} />}
         {reconnecting && (
           <p className="banner warn" role="status">
             <Icon name="warn" size={18} /> Connection lost. Reconnecting…
@@ -91,7 +93,7 @@ function Inside({ session, choices }: Props) {
       </main>
       {panel && (
         <SidePanel title={panelTitles[panel]} onClose={() => setPanel(undefined)}>
-          {panel === 'chat' && <Chat messages={chat.chatMessages} send={chat.send} sending={chat.isSending} />}
+          {panel === 'chat' && <Chat messages={chat.chatMessages} send={chat.send} sending={chat.isSending} kept={joined.room.policy.chatLog} />}
           {panel === 'people' && <People participants={participants} />}
           {panel === 'details' && <Details joined={joined} state={state} through={through} from={from} />}
         </SidePanel>
@@ -192,16 +194,18 @@ function useRecordingNow(room: Room, told: Recording | undefined): Recording {
   useEffect(() => {
     hook.recording = active
   }, [active])
-  const place = told ?? { id: '', node: '', country: '', since: '', problem: '' }
+  const place = told ?? { consent: false, id: '', node: '', country: '', since: '', problem: '' }
   return { ...place, active }
 }
 
-/** Says why a recording that was running ended by itself; who comes later need not know. */
+/** Says what is wrong with a recording, and why one that was running ended by itself; of that who comes later need not know. */
 export function useRecordingProblem({ active, problem }: Recording, show: (problem: string) => void): void {
   const ran = useRef(false)
   useEffect(() => {
-    if (active) ran.current = true
-    else if (ran.current && problem) {
+    if (active) {
+      ran.current = true
+      if (problem) show(problem)
+    } else if (ran.current && problem) {
       ran.current = false
       show(problem)
     }

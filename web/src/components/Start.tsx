@@ -22,12 +22,14 @@ interface Props {
   error: ApiError | undefined
   joining: boolean
   onJoin: (wish: Wish, choices: Choices) => void
+  /** Tests the connection to a node, "" for that of the page. */
+  onTest: (origin: string, wish: Wish) => void
 }
 
 /** Focus in a field opens the keyboard of a phone and hides half of the page. */
 const touch = typeof matchMedia === 'function' && matchMedia('(pointer: coarse)').matches
 
-export function Start({ params, wish, node, error, joining, onJoin }: Props) {
+export function Start({ params, wish, node, error, joining, onJoin, onTest }: Props) {
   const [name, setName] = useState(wish.name)
   const [room, setRoom] = useState(wish.room)
   const [policy, setPolicy] = useState(wish.policy)
@@ -35,11 +37,13 @@ export function Start({ params, wish, node, error, joining, onJoin }: Props) {
   const mic = useMicPreview(params.mic)
   const guests = node?.guests ?? true
 
+  const filled = () => ({ room: room.trim(), name: name.trim(), policy })
+
   function submit(e: FormEvent) {
     e.preventDefault()
     if (joining || !guests) return
     onJoin(
-      { room: room.trim(), name: name.trim(), policy },
+      filled(),
       {
         camera: camera.on,
         mic: mic.on,
@@ -66,7 +70,7 @@ export function Start({ params, wish, node, error, joining, onJoin }: Props) {
         <form className="start-form" onSubmit={submit} aria-busy={joining}>
           <h1>Join a meeting</h1>
           <p className="lead">You meet through the node nearest to you, and your media stays where this room allows it.</p>
-          {error && <ErrorPanel error={error} filled={{ room: room.trim(), name: name.trim(), policy }} />}
+          {error && <ErrorPanel error={error} filled={filled()} onTest={(origin) => onTest(origin, filled())} />}
           <Field label="Your name" value={name} onChange={setName} autoComplete="name" autoFocus={!error && !touch} />
           <Field label="Room" value={room} onChange={setRoom} autoComplete="off" />
           {guests && node && node.policies.length > 1 && <PolicyPicker policies={node.policies} chosen={policy} onChoose={setPolicy} />}
@@ -78,6 +82,16 @@ export function Start({ params, wish, node, error, joining, onJoin }: Props) {
           <button type="submit" className="button primary wide" disabled={!guests} aria-disabled={joining}>
             {joining ? 'Joining…' : 'Join'}
           </button>
+          {guests && room.trim() && registers(node, policy) && (
+            <a className="link" href={`/?register=${encodeURIComponent(room.trim())}`}>
+              Register beforehand
+            </a>
+          )}
+          {node?.reachTest && (
+            <button type="button" className="link" onClick={() => onTest('', filled())}>
+              Trouble getting in? Test your connection
+            </button>
+          )}
           <p className="here quiet">
             {node && (
               <>
@@ -90,6 +104,11 @@ export function Start({ params, wish, node, error, joining, onJoin }: Props) {
       </main>
     </div>
   )
+}
+
+/** Whether a room of the chosen policy takes registrations. */
+function registers(node: NodeInfo | undefined, policy: string | undefined): boolean {
+  return node?.policies.find((p) => (policy ? p.name === policy : p.default))?.registration ?? false
 }
 
 interface FieldProps {

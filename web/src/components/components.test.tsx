@@ -20,6 +20,13 @@ beforeEach(() => {
 })
 
 describe('ErrorPanel', () => {
+  it('says what a refusal means before what the node said', () => {
+    render(<ErrorPanel error={new api.ApiError('refused', 'node nyc is in US, outside zone "EEA"', '', undefined, '', 'quarantine')} filled={{ room: 'daily', name: 'Ada' }} />)
+    expect(screen.getByRole('heading').textContent).toBe('The node is in doubt')
+    expect(screen.getByText(/the node that you asked says that it is/)).toBeTruthy()
+    expect(screen.getByText(/outside zone "EEA"/)).toBeTruthy()
+  })
+
   const error = new api.ApiError('refused', 'nyc is outside the zone', 'use waw', { node: 'waw', url: 'https://waw.example/' })
 
   it('shows reason, hint and the way through another node, and takes the focus', () => {
@@ -99,7 +106,7 @@ describe('RecordingBanner', () => {
   })
 
   it('gives notice before the place is known', () => {
-    render(<RecordingBanner recording={{ active: true, id: '', node: '', country: '', since: '', problem: '' }} />)
+    render(<RecordingBanner recording={{ active: true, consent: false, id: '', node: '', country: '', since: '', problem: '' }} />)
     expect(screen.getByTestId('recording').textContent).toBe('This meeting is being recorded.')
   })
 })
@@ -173,7 +180,7 @@ describe('Meeting', () => {
 })
 
 describe('useRecordingProblem', () => {
-  const told = (active: boolean, problem = '') => ({ active, problem, id: '', node: '', country: '', since: '' })
+  const told = (active: boolean, problem = '') => ({ active, problem, consent: false, id: '', node: '', country: '', since: '' })
   const watch = () => {
     const show = vi.fn()
     const view = renderHook(({ recording }) => useRecordingProblem(recording, show), { initialProps: { recording: told(false) } })
