@@ -344,7 +344,7 @@ func (c *client) receive(track *webrtc.TrackRemote, _ *webrtc.RTPReceiver) {
 			return
 		}
 		n.Add(1)
-		c.flow(track.ID()).take(binary.BigEndian.Uint16(buf[2:]), time.Now())
+		c.flow(track.ID()).take(binary.BigEndian.Uint16(buf[2:]))
 	}
 }
 
@@ -353,14 +353,19 @@ type flow struct {
 	mu      sync.Mutex
 	started bool
 	highest uint16
-	missing int // sequence numbers that did not come, or not yet
-	last    time.Time
+	missing int           // sequence numbers that did not come, or not yet
+	last    time.Duration // lived by then
 	pause   time.Duration // longest time without a packet
 }
 
-func (f *flow) take(seq uint16, now time.Time) {
+func (f *flow) take(seq uint16) {
+	now := lived()
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.started {
+		f.pause = max(f.pause, now-f.last)
+	}
+	f.last = now
 	switch step := int16(seq - f.highest); {
 	case !f.started:
 		f.started, f.highest = true, seq
@@ -370,10 +375,6 @@ func (f *flow) take(seq uint16, now time.Time) {
 	case step < 0:
 		f.missing--
 	}
-	if !f.last.IsZero() {
-		f.pause = max(f.pause, now.Sub(f.last))
-	}
-	f.last = now
 }
 
 // since returns what was missing since the last call, and the longest pause.

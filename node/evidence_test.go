@@ -102,7 +102,6 @@ func signed(m *testMesh, cfg *Config) {
 	cfg.Policies.Signed = m.sign(m.bundle)
 	cfg.Policies.Parse = parseJSON
 	cfg.Authorities = []*x509.Certificate{m.ca.Certificate()}
-	cfg.EvidencePatience = 2 * time.Second
 }
 
 // parseJSON reads the text of a bundle as testMesh.sign writes it.
@@ -263,11 +262,11 @@ func TestFullDiskStopsTheRoom(t *testing.T) {
 	bob := enter(t, fra, "town", "bob", preset("eea-only"))
 	enter(t, m.node("waw"), "town", "anna", nil)
 	empty := fullDisk(t)
-	filled := time.Now()
+	filled := lived()
 	eventually(t, "fra finds that it can prove nothing", func() bool { return fra.noEvidence() != "" })
-	noticed := time.Since(filled)
+	noticed := lived() - filled
 	bob.await("is sent away", func() bool { return bob.leave != nil })
-	stopped := time.Since(filled)
+	stopped := lived() - filled
 	t.Logf("noticed after %s, bob knows after %s", noticed, stopped)
 	_, v := fra.permit(room.Record{Name: "town", Policy: "eea-only"}, residency.ClassMedia, "waw", false)
 	if v.Allow || v.Rule != residency.RuleEvidence || !strings.Contains(v.Reason, "cannot be written") {
@@ -279,9 +278,9 @@ func TestFullDiskStopsTheRoom(t *testing.T) {
 	for round := 0; stopped > time.Second && round < 3; round++ {
 		carl := enter(t, fra, "town", "carl", nil)
 		empty := fullDisk(t)
-		filled := time.Now()
+		filled := lived()
 		carl.await("is sent away", func() bool { return carl.leave != nil })
-		stopped = time.Since(filled)
+		stopped = lived() - filled
 		empty()
 		eventually(t, "fra can again", func() bool { return fra.noEvidence() == "" })
 	}
@@ -301,7 +300,10 @@ func TestOriginAwayAndBack(t *testing.T) {
 	unproved := *b.Policies["eea-only"]
 	unproved.Name, unproved.Evidence = "unproved", residency.EvidenceOff
 	b.Policies["unproved"] = &unproved
-	m := newMeshOf(t, b, signed, "fra DE origin", "waw PL", "osl NO")
+	m := newMeshOf(t, b, func(m *testMesh, cfg *Config) {
+		signed(m, cfg)
+		cfg.EvidencePatience = 2 * time.Second
+	}, "fra DE origin", "waw PL", "osl NO")
 	fra, waw := m.node("fra"), m.node("waw")
 	anna, olaf := enter(t, waw, "town", "anna", preset("eea-only")), enter(t, m.node("osl"), "town", "olaf", nil)
 	carl := enter(t, waw, "free", "carl", preset("unproved"))

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -28,11 +29,12 @@ func TestMain(m *testing.M) {
 	leaks.Main(m,
 		// For good by design: certmagic's limiter, and the queue of the test authority.
 		goleak.IgnoreAnyFunction("github.com/caddyserver/certmagic.(*RingBufferRateLimiter).loop"),
-		goleak.IgnoreAnyFunction("github.com/letsencrypt/pebble/v2/va.VAImpl.processTasks"))
+		goleak.IgnoreAnyFunction("github.com/letsencrypt/pebble/v2/va.VAImpl.processTasks"),
+		goleak.IgnoreAnyFunction("github.com/domicile/domicile/node.live"))
 }
 
 // patience bounds every wait of these tests; nothing waits for it to pass.
-const patience = 20 * time.Second
+const patience = 30 * time.Second
 
 var testKeys = control.Keys{"devkey": "secret-of-at-least-thirty-two-bytes",
 	"eu-key": "another-secret-of-thirty-two-bytes", "ru-key": "a-third-secret-of-thirty-two-bytes"}
@@ -53,9 +55,68 @@ func within(t *testing.T, limit time.Duration, what string, ok func() bool) {
 		select {
 		case <-poll.C:
 		case <-end.C:
+			if !ok() { // both may have come while this process was halted
+				t.Fatalf("%s: not within %s", what, limit)
+			}
+			return
+		}
+	}
+}
+
+// promptly is for what a node has to do in a certain time, of that which this process
+// has lived.
+func promptly(t *testing.T, limit time.Duration, what string, ok func() bool) {
+	t.Helper()
+	poll := time.NewTicker(5 * time.Millisecond)
+	defer poll.Stop()
+	for begun := lived(); !ok(); <-poll.C {
+		if lived()-begun > limit {
 			t.Fatalf("%s: not within %s", what, limit)
 		}
 	}
+}
+
+// lived is how long this process has run. It goes on by a moment while the machine stands
+// still, or gives all of its time to others: that is no delay of a node's.
+func lived() time.Duration {
+	living.Do(func() { go live() })
+	return time.Duration(life.Load())
+}
+
+var (
+	living sync.Once
+	life   atomic.Int64
+)
+
+func live() {
+	const moment = 50 * time.Millisecond
+	last := time.Now()
+	for range time.Tick(5 * time.Millisecond) {
+		now := time.Now()
+		life.Add(int64(min(now.Sub(last), moment)))
+		last = now
+	}
+}
+
+// steady takes a measurement that says what is wrong with it, "" for nothing. One
+// during which this process was halted tells of the machine and not of the node: it is
+// taken again, nine times at most.
+func steady(t *testing.T, measure func() (wrong string)) {
+	t.Helper()
+	var wrong string
+	for range 10 {
+		began, own := time.Now(), lived()
+		wrong = measure()
+		if wrong == "" {
+			return
+		}
+		halted := time.Since(began) - (lived() - own)
+		if halted < 20*time.Millisecond {
+			break
+		}
+		t.Logf("%s; but this process was halted for %s", wrong, halted)
+	}
+	t.Error(wrong)
 }
 
 // never fails when bad happens while something else, which takes a while, is awaited.

@@ -74,5 +74,5 @@ func TestProbeOverEveryWay(t *testing.T) {
 	if !r.OK || r.Node == nil || r.Node.Name != "fra" {
 		t.Errorf("ok %v, node %+v", r.OK, r.Node)
 	}
-	within(t, 3*time.Second, fmt.Sprint("all tests are over", n.reach.Sessions()), func() bool { return n.reach.Sessions() == 0 })
+	promptly(t, 3*time.Second, fmt.Sprint("all tests are over", n.reach.Sessions()), func() bool { return n.reach.Sessions() == 0 })
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"testing"
-	"time"
 
 	"github.com/domicile/domicile/node/room"
 	"github.com/domicile/domicile/residency"
@@ -137,7 +136,7 @@ func TestRoomsDoNotWaitForTheDisk(t *testing.T) {
 		t.Errorf("what is forgotten is read")
 	}
 	close(stopped)
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	w.settle(ctx, "over")
 	w.close()

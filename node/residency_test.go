@@ -157,7 +157,7 @@ func TestPolicyTightened(t *testing.T) {
 				m.node(name).setBundle(tightened(2))
 			}
 			changed := time.Now()
-			within(t, time.Second, "fra serves nothing to nyc", func() bool { return !serves(fra, nyc) })
+			promptly(t, time.Second, "fra serves nothing to nyc", func() bool { return !serves(fra, nyc) })
 			still := fra.media("nyc")
 			within(t, patience, "a second has passed", func() bool { return time.Since(changed) > time.Second })
 			if n := fra.media("nyc"); n != still {

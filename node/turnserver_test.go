@@ -111,7 +111,7 @@ func TestAttendeesAreToldTheRelay(t *testing.T) {
 			if err := remove("town"); err != nil {
 				t.Fatal(err)
 			}
-			within(t, time.Second, "the allocations end", func() bool { return n.turn.Stats().Allocations == 0 })
+			promptly(t, time.Second, "the allocations end", func() bool { return n.turn.Stats().Allocations == 0 })
 			if err := r.allocate("turn", servers[0]); err == nil {
 				t.Error("the credentials are still good")
 			}
