@@ -279,7 +279,7 @@ func TestStrangersGetLittle(t *testing.T) {
 					sent += len(q.Raw) + header
 				}
 			}
-			p.conn.SetReadDeadline(time.Now().Add(200 * time.Millisecond)) // loopback is immediate
+			p.conn.SetReadDeadline(time.Now().Add(2 * time.Second)) // loopback is immediate, where the machine does not halt
 			<-done
 			if got == 0 || 2*got > 3*sent {
 				t.Errorf("%d bytes for %d, want some and at most 1.5 times as many", got, sent)
@@ -344,9 +344,10 @@ func TestStreamWithoutAllocationIsAnsweredLittle(t *testing.T) {
 // A stream that gives its allocation up has little time again, one whose
 // allocation runs out is closed.
 func TestStreamWhoseAllocationEnds(t *testing.T) {
-	r := newRig(t, func(c *Config) { c.FirstAllocate = 300 * time.Millisecond })
-	p, q := r.dial("tcp4", "ada"), r.dial("tls4", "ada")
+	r := newRig(t, func(c *Config) { c.FirstAllocate = 3 * time.Second }) // enough on a machine that halts
+	p := r.dial("tcp4", "ada")
 	p.mustAllocate()
+	q := r.dial("tls4", "ada")
 	q.mustAllocate()
 	p.ask(stun.MethodRefresh, attribute{stun.AttrLifetime, make([]byte, 4)})
 	p.ended()
