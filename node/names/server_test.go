@@ -5,11 +5,13 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"strconv"
 	"testing"
 	"time"
 
 	"github.com/miekg/dns"
 
+	"github.com/domicile/domicile/internal/freeport"
 	"github.com/domicile/domicile/internal/leaks"
 )
 
@@ -18,11 +20,16 @@ func TestMain(m *testing.M) { leaks.Main(m) }
 // serve runs a server on loopback and returns its address.
 func serve(t *testing.T, z *Zone) (*Server, string) {
 	t.Helper()
-	streams, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := freeport.Find() // the kernel's choice for TCP may be taken for UDP
 	if err != nil {
 		t.Fatal(err)
 	}
-	packets, err := net.ListenPacket("udp", streams.Addr().String())
+	at := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+	streams, err := net.Listen("tcp", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	packets, err := net.ListenPacket("udp", at)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,7 +43,7 @@ func serve(t *testing.T, z *Zone) (*Server, string) {
 			t.Error(err)
 		}
 	})
-	return s, streams.Addr().String()
+	return s, at
 }
 
 func exchange(t *testing.T, network, addr string, q *dns.Msg) *dns.Msg {
