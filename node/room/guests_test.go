@@ -202,7 +202,7 @@ func (s *stage) inRoom(t *testing.T, identity string) *livekit.ParticipantInfo {
 }
 
 // patience bounds every wait; nothing waits for it to pass.
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 func awaits(t *testing.T, what string, ok func() bool) {
 	t.Helper()
