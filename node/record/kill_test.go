@@ -41,6 +41,8 @@ const (
 	killWithin = 3 * time.Second
 	// killsAtOnce is how many record at a time.
 	killsAtOnce = 3
+	// beat is how often such a process says that it runs.
+	beat = 5 * time.Millisecond
 )
 
 // gobSample is a sample as the processes hand it over.
@@ -79,7 +81,6 @@ func recordForever(dir string) error {
 		return err
 	}
 	fmt.Println("recording", rec.ID(), 0)
-	go tellStalls()
 	failed := make(chan error, 2*len(tracks))
 	for _, t := range tracks {
 		go func() { failed <- t.record(rec) }()
@@ -87,18 +88,11 @@ func recordForever(dir string) error {
 	return <-failed
 }
 
-// tellStalls says for how long this process did not run, although it would have.
-func tellStalls() {
-	const beat = 2 * time.Millisecond
-	worst := 5 * time.Millisecond
-	for last := time.Now(); ; {
-		time.Sleep(beat)
-		now := time.Now()
-		if late := now.Sub(last) - beat; late > worst {
-			worst = late
-			fmt.Println("stalled", "-", late.Microseconds())
-		}
-		last = now
+// tellBeats says again and again that this process runs, and for how long the disk has
+// kept a track waiting.
+func (t *Track) tellBeats(id string) {
+	for now := range time.Tick(beat) {
+		fmt.Println("beat", id, t.Behind(now).Microseconds())
 	}
 }
 
@@ -113,6 +107,7 @@ func (k killedTrack) record(rec *vault.Recording) error {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- t.Run(context.Background()) }()
+	go t.tellBeats(k.ID)
 	film := make([]sample, len(k.Film))
 	for i, s := range k.Film {
 		film[i] = sample{s.At, s.Data}
@@ -137,7 +132,7 @@ func (k killedTrack) record(rec *vault.Recording) error {
 type killed struct {
 	after   time.Duration // since its start
 	lost    time.Duration // of the track that lost most
-	stalled time.Duration // for so long nothing of the process ran
+	stalled time.Duration // at last nothing of the process ran for so long, or it waited for the disk
 	frames  int           // in the file
 }
 
@@ -171,7 +166,7 @@ func TestKilledRecorder(t *testing.T) {
 				return
 			}
 			if k.lost > mostLost+k.stalled {
-				t.Errorf("killed after %v: %v lost, and it stood still for %v", after, k.lost, k.stalled)
+				t.Errorf("killed after %v: %v lost, and it was held up for %v", after, k.lost, k.stalled)
 			}
 			mu.Lock()
 			defer mu.Unlock()
@@ -237,6 +232,7 @@ func killOne(t *testing.T, after time.Duration, tracks []killedTrack) (killed, e
 // up to where each track was handed to the recorder.
 func heard(out io.Reader, k *killed) (id vault.ID, given map[string]int64) {
 	given = map[string]int64{}
+	ran, behind := map[string]*beats{}, map[string]time.Duration{}
 	for lines := bufio.NewScanner(out); lines.Scan(); {
 		var what, name string
 		var n int64
@@ -248,11 +244,48 @@ func heard(out io.Reader, k *killed) (id vault.ID, given map[string]int64) {
 			id = vault.ID(name)
 		case "frame":
 			given[name] = max(given[name], n)
-		case "stalled":
-			k.stalled = max(k.stalled, time.Duration(n)*time.Microsecond)
+		case "beat":
+			if ran[name] == nil {
+				ran[name] = &beats{last: time.Now()}
+			}
+			ran[name].next(time.Now())
+			behind[name] = time.Duration(n) * time.Microsecond
 		}
 	}
+	for name, b := range ran {
+		b.next(time.Now())
+		k.stalled = max(k.stalled, b.missed()+behind[name])
+	}
 	return id, given
+}
+
+// beats tell when something ran.
+type beats struct {
+	last time.Time
+	late []lateBeat
+}
+
+type lateBeat struct {
+	at time.Time
+	by time.Duration
+}
+
+func (b *beats) next(now time.Time) {
+	if by := now.Sub(b.last) - beat; by > beat {
+		b.late = append(b.late, lateBeat{now, by})
+	}
+	b.last = now
+}
+
+// missed is for how long it did not run although it would have, of late: what is not on
+// the disk at the end came then.
+func (b *beats) missed() (sum time.Duration) {
+	for _, l := range b.late {
+		if b.last.Sub(l.at) < 2*mostLost {
+			sum += l.by
+		}
+	}
+	return sum
 }
 
 // look opens what is left with the vault, as an export and with ffprobe.
