@@ -191,9 +191,9 @@ bench-export-sync: toolchain ## flashes and beeps of an exported hour, of clocks
 	@go test -count=1 -timeout 60m -tags figures -v -run '^TestDrift$$' ./node/record -drift 1h $(if $(RECORD),-hour.record)
 
 .PHONY: bench-meeting-sync
-bench-meeting-sync: web ## flashes and beeps that Chromium publishes, in the export of their meeting (RECORD=1 writes bench/results)
-	$(say) "half a minute of flashes and beeps (leave the machine alone)"
-	@go test -count=1 -timeout 10m -tags network -v -run '^TestSyncFigures$$' ./bench/e2e $(if $(RECORD),-sync.record)
+bench-meeting-sync: web ## flashes and beeps that Chromium publishes, in the export of their meeting (FOR=1h DRIFT=200; RECORD=1 writes bench/results)
+	$(say) "flashes and beeps for $(or $(FOR),30s) (leave the machine alone)"
+	@go test -count=1 -timeout 0 -tags network -v -run '^TestSyncFigures$$' ./bench/e2e -sync.for $(or $(FOR),30s) -sync.drift $(or $(DRIFT),0) $(if $(RECORD),-sync.record)
 
 .PHONY: residency-stops
 residency-stops: web ## how long media goes on that is no longer allowed: N ends (100) of each kind (root; RECORD=1 writes bench/results)
