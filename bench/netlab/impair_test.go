@@ -14,7 +14,11 @@ import (
 	"time"
 
 	"github.com/domicile/domicile/bench/netlab/impair"
+	"github.com/domicile/domicile/internal/steady"
 )
+
+// late is how long this process may be kept waiting for a measurement in milliseconds.
+const late = 5 * time.Millisecond
 
 // flow is a steady stream of numbered datagrams.
 type flow struct {
@@ -100,41 +104,6 @@ func (f flow) run(t *testing.T, to, from *net.UDPConn) (list []came) {
 	return list
 }
 
-// steady takes a measurement that says what is wrong with it, "" for nothing. One
-// during which this process was itself kept waiting tells of the machine and not of
-// the path: it is taken again, nine times at most.
-func steady(t *testing.T, measure func() (wrong string)) {
-	t.Helper()
-	var wrong string
-	for range 10 {
-		var waited time.Duration
-		done, watched := make(chan struct{}), make(chan struct{})
-		go func() {
-			defer close(watched)
-			for last := time.Now(); ; {
-				select {
-				case <-done:
-					return
-				case <-time.After(5 * time.Millisecond):
-				}
-				now := time.Now()
-				waited, last = max(waited, now.Sub(last)-5*time.Millisecond), now
-			}
-		}()
-		wrong = measure()
-		close(done)
-		<-watched
-		if wrong == "" {
-			return
-		}
-		if waited < 5*time.Millisecond {
-			break
-		}
-		t.Logf("%s; but this process was kept waiting for %s", wrong, waited)
-	}
-	t.Error(wrong)
-}
-
 // quantile of the delays.
 func quantile(list []came, q float64) time.Duration {
 	delays := make([]time.Duration, 0, len(list))
@@ -164,7 +133,7 @@ func TestOwnDelayAt50Mbit(t *testing.T) {
 	lab := NewImpaired(t)
 	f, thin := flow{rate: 5100, size: 1200, n: 5100}, flow{rate: 255, size: 1200, n: 255}
 	for name, send := range map[string]func(*testing.T, *Lab) []came{"inbound": f.inbound, "outbound": f.outbound} {
-		steady(t, func() string {
+		steady.Measure(t, late, func() string {
 			from, to := listenOn(t, lab.Host), listenOn(t, lab.Host)
 			control := make(chan []came, 1)
 			go func() { control <- thin.run(t, to, from) }()
@@ -189,7 +158,7 @@ func TestOwnDelayAt50Mbit(t *testing.T) {
 func TestDelayAndJitter(t *testing.T) {
 	t.Parallel()
 	lab := impaired(t, impair.Profile{Delay: 60 * time.Millisecond, Jitter: 40 * time.Millisecond})
-	steady(t, func() string {
+	steady.Measure(t, late, func() string {
 		list := flow{rate: 100, size: 200, n: 100}.inbound(t, lab)
 		if !slices.IsSortedFunc(list, func(a, b came) int { return a.seq - b.seq }) {
 			t.Error("jitter reordered datagrams")
@@ -205,7 +174,7 @@ func TestDelayAndJitter(t *testing.T) {
 		t.Fatal(err)
 	}
 	f := flow{rate: 100, size: 200, n: 30}
-	steady(t, func() string {
+	steady.Measure(t, late, func() string {
 		if in, out := quantile(f.inbound(t, lab), 0.5), quantile(f.outbound(t, lab), 0.5); in > 20*time.Millisecond || out < 60*time.Millisecond {
 			return fmt.Sprintf("after the change: %s in, %s out", in, out)
 		}
@@ -216,7 +185,7 @@ func TestDelayAndJitter(t *testing.T) {
 func TestReordering(t *testing.T) {
 	t.Parallel()
 	lab := impaired(t, impair.Profile{Delay: 5 * time.Millisecond, Reorder: 0.2, ReorderBy: 15 * time.Millisecond})
-	steady(t, func() string {
+	steady.Measure(t, late, func() string {
 		list := flow{rate: 500, size: 200, n: 500}.outbound(t, lab)
 		late := 0
 		for i := 1; i < len(list); i++ {
@@ -238,22 +207,26 @@ func TestLossOneByOneAndInBursts(t *testing.T) {
 			t.Parallel()
 			lab := impaired(t, impair.Profile{Loss: c.loss, Burst: c.burst})
 			f := flow{rate: 4000, size: 100, n: 8000}
-			list := f.inbound(t, lab)
-			lost, runs, next := f.n-len(list), 0, 0
-			for _, a := range list {
-				if a.seq > next {
-					runs++
+			steady.Measure(t, late, func() string {
+				before, _ := lab.Counts()
+				list := f.inbound(t, lab)
+				lost, runs, next := f.n-len(list), 0, 0
+				for _, a := range list {
+					if a.seq > next {
+						runs++
+					}
+					next = a.seq + 1
 				}
-				next = a.seq + 1
-			}
-			share, run := float64(lost)/float64(f.n), float64(lost)/float64(max(runs, 1))
-			wantRun := max(c.burst, 1/(1-c.loss)) // chance alone makes runs too
-			if math.Abs(share-c.loss) > 0.5*c.loss || math.Abs(run-wantRun) > 0.5*wantRun {
-				t.Errorf("measured %.4f in runs of %.2f, want %.2f", share, run, wantRun)
-			}
-			if in, _ := lab.Counts(); in.Lost != uint64(lost) || in.Failed > 0 {
-				t.Errorf("counted %+v, %d are missing", in, lost)
-			}
+				share, run := float64(lost)/float64(f.n), float64(lost)/float64(max(runs, 1))
+				wantRun := max(c.burst, 1/(1-c.loss)) // chance alone makes runs too
+				if math.Abs(share-c.loss) > 0.5*c.loss || math.Abs(run-wantRun) > 0.5*wantRun {
+					return fmt.Sprintf("measured %.4f in runs of %.2f, want %.2f", share, run, wantRun)
+				}
+				if in, _ := lab.Counts(); in.Lost-before.Lost != uint64(lost) || in.Failed > 0 {
+					return fmt.Sprintf("counted %+v after %+v, %d are missing", in, before, lost)
+				}
+				return ""
+			})
 		})
 	}
 }
@@ -265,7 +238,7 @@ func TestBottleneckComesAndGoes(t *testing.T) {
 	lab := impaired(t, impair.Profile{Queue: 12_500, Bottleneck: []impair.Step{
 		{Rate: impair.Unlimited, For: 500 * time.Millisecond}, {Rate: 1e6, For: 500 * time.Millisecond}}})
 	f := flow{rate: 200, size: 1222, n: 400}
-	steady(t, func() string {
+	steady.Measure(t, late, func() string {
 		list := f.inbound(t, lab)
 		var slow, quick int
 		for _, a := range list {
@@ -298,9 +271,12 @@ func TestRenumber(t *testing.T) {
 		t.Fatalf("still at %s", was)
 	}
 	f := flow{rate: 100, size: 200, n: 20}
-	if list := f.inbound(t, lab); len(list) != f.n || quantile(list, 0) < 10*time.Millisecond {
-		t.Errorf("%d of %d arrived at the new address, the first after %s", len(list), f.n, quantile(list, 0))
-	}
+	steady.Measure(t, late, func() string {
+		if list := f.inbound(t, lab); len(list) != f.n || quantile(list, 0) < 10*time.Millisecond {
+			return fmt.Sprintf("%d of %d arrived at the new address, the first after %s", len(list), f.n, quantile(list, 0))
+		}
+		return ""
+	})
 	if list := f.run(t, old, listenOn(t, lab.Host)); len(list) > 0 {
 		t.Errorf("%d arrived at the old address", len(list))
 	}
