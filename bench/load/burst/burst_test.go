@@ -5,6 +5,7 @@ package burst
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"net"
 	"testing"
 	"time"
@@ -27,6 +28,20 @@ func TestReadsEveryDatagramOnceInOrder(t *testing.T) {
 		t.Fatal(err)
 	}
 	untilTimed(t, r, from, to)
+	// The time of the read is after the last was sent, every time. The kernel's is before,
+	// but where it delivers when it has the time.
+	var wrong string
+	for range 10 {
+		if wrong = readsAll(t, r, from, to); wrong == "" {
+			return
+		}
+	}
+	t.Error(wrong)
+}
+
+// readsAll sends more than one read takes, and says what is wrong with the times of arrival.
+func readsAll(t *testing.T, r *Reader, from, to *net.UDPConn) (wrong string) {
+	t.Helper()
 	const n = 3*atOnce + 1
 	began := time.Now()
 	for i := range n {
@@ -49,16 +64,17 @@ func TestReadsEveryDatagramOnceInOrder(t *testing.T) {
 			t.Errorf("datagram %d is from %s, want %s", i, addr, want)
 		}
 		if at.Before(began.Round(0)) || at.After(ended.Round(0)) {
-			t.Fatalf("datagram %d arrived at %s, sent between %s and %s", i, at, began, ended)
+			wrong = fmt.Sprintf("datagram %d arrived at %s, sent between %s and %s", i, at, began, ended)
 		}
 	}
+	return wrong
 }
 
 // untilTimed waits for the kernel, which begins to time arrivals a moment after
 // the first socket asked for it; until then it gives the time of the read.
 func untilTimed(t *testing.T, r *Reader, from, to *net.UDPConn) {
 	t.Helper()
-	for began := time.Now(); time.Since(began) < 5*time.Second; {
+	for began := time.Now(); time.Since(began) < 30*time.Second; {
 		if _, err := from.WriteTo([]byte("x"), to.LocalAddr()); err != nil {
 			t.Fatal(err)
 		}

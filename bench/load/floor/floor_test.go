@@ -48,7 +48,7 @@ func TestSendersSendTheWholeFrame(t *testing.T) {
 			if err := send(); err != nil {
 				t.Fatal(err)
 			}
-			to.SetReadDeadline(time.Now().Add(5 * time.Second))
+			to.SetReadDeadline(time.Now().Add(20 * time.Second))
 			seen := map[string]bool{}
 			for range l.Burst {
 				b := make([]byte, 20000)
