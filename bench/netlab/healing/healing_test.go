@@ -202,10 +202,13 @@ func (s *stage) meet(n int) *show {
 			} else {
 				r.hear = append(r.hear, a)
 			}
-			a.goTo(at)
-			if a.err != nil {
-				s.t.Fatal(a.err)
-			}
+			s.eventually(fmt.Sprintf("%s is in %s", a.who, r.name), func() bool {
+				a.goTo(at)
+				if a.err != nil {
+					s.t.Log(a.err)
+				}
+				return a.err == nil
+			})
 			h.runs.Go(func() { a.run(ctx) })
 		}
 	}
@@ -353,7 +356,7 @@ func stalled(done <-chan struct{}) (most time.Duration) {
 	for last := time.Now(); ; {
 		select {
 		case <-done:
-			return most
+			return max(most, time.Since(last)-beat)
 		case <-tick.C:
 		}
 		most, last = max(most, time.Since(last)-beat), time.Now()

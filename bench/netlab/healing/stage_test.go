@@ -27,7 +27,7 @@ import (
 	"github.com/domicile/domicile/residency/identity"
 )
 
-const patience = 30 * time.Second
+const patience = 90 * time.Second
 
 // towns are where the nodes are; the first serves the publishers. Two of them are origins.
 var towns = []nodeArgs{

@@ -35,6 +35,7 @@ import (
 	"github.com/domicile/domicile/bench/netlab"
 	"github.com/domicile/domicile/bench/netlab/impair"
 	"github.com/domicile/domicile/control"
+	"github.com/domicile/domicile/internal/steady"
 	"github.com/domicile/domicile/node"
 	"github.com/domicile/domicile/residency"
 	"github.com/domicile/domicile/residency/identity"
@@ -48,7 +49,8 @@ var (
 
 const (
 	roundTrip = 40 * time.Millisecond
-	patience  = 30 * time.Second
+	patience  = 90 * time.Second
+	late      = 5 * time.Millisecond // that this process may be kept waiting
 	apiKey    = "bench"
 	apiSecret = "secret-of-at-least-thirty-two-bytes"
 
@@ -290,27 +292,32 @@ func TestOpeningANodeForARoom(t *testing.T) {
 			t.Fatalf("waw does not meet fra: %v", err)
 		}
 	}
-	var opens, carries []time.Duration
-	for i := range *joins {
-		room := fmt.Sprintf("room-%d", i)
-		pub, err := s.join(s.fra, room, "publisher", true)
-		if err != nil {
-			t.Fatal(err)
+	rooms, f := 0, figures{}
+	steady.Measure(t, late, func() string {
+		var opens, carries []time.Duration
+		for range *joins {
+			rooms++
+			room := fmt.Sprintf("room-%d", rooms)
+			pub, err := s.join(s.fra, room, "publisher", true)
+			if err != nil {
+				t.Fatal(err)
+			}
+			pub.Start()
+			for pub.Sent() < 30 {
+				time.Sleep(5 * time.Millisecond) // its pictures flow
+			}
+			opens = append(opens, s.toPicture(room, "first"))
+			carries = append(carries, s.toPicture(room, "second"))
+			pub.Close()
 		}
-		pub.Start()
-		for pub.Sent() < 30 {
-			time.Sleep(5 * time.Millisecond) // its pictures flow
+		f = figures{RoundTripMS: ms(roundTrip), Joins: *joins, Opens: quantile(opens, 0.5), OpensP90: quantile(opens, 0.9), Carries: quantile(carries, 0.5), CarriesP90: quantile(carries, 0.9)}
+		f.Bound = factor*f.Carries + f.RoundTripMS
+		t.Logf("to the first picture: %.0f ms where the room is not carried, %.0f ms where it is; at most %.0f ms", f.Opens, f.Carries, f.Bound)
+		if f.Opens > f.Bound {
+			return fmt.Sprintf("opening a node takes %.0f ms, more than %.1f times %.0f ms and %.0f ms\nopens %v\ncarries %v", f.Opens, factor, f.Carries, f.RoundTripMS, opens, carries)
 		}
-		opens = append(opens, s.toPicture(room, "first"))
-		carries = append(carries, s.toPicture(room, "second"))
-		pub.Close()
-	}
-	f := figures{RoundTripMS: ms(roundTrip), Joins: *joins, Opens: quantile(opens, 0.5), OpensP90: quantile(opens, 0.9), Carries: quantile(carries, 0.5), CarriesP90: quantile(carries, 0.9)}
-	f.Bound = factor*f.Carries + f.RoundTripMS
-	t.Logf("to the first picture: %.0f ms where the room is not carried, %.0f ms where it is; at most %.0f ms", f.Opens, f.Carries, f.Bound)
-	if f.Opens > f.Bound {
-		t.Errorf("opening a node takes %.0f ms, more than %.1f times %.0f ms and %.0f ms\nopens %v\ncarries %v", f.Opens, factor, f.Carries, f.RoundTripMS, opens, carries)
-	}
+		return ""
+	})
 	if *record == "" {
 		return
 	}
