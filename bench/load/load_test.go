@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -15,6 +16,8 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/domicile/domicile/bench/machine"
+	"github.com/domicile/domicile/internal/leaks"
+	"github.com/domicile/domicile/internal/steady"
 )
 
 // binary is bin/domicile, built for these tests.
@@ -32,11 +35,13 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	// HTTP connections of the wait for a node are kept by the default client.
-	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
-		os.RemoveAll(dir)
-		os.Exit(code)
-	}), goleak.IgnoreTopFunction("net/http.(*persistConn).readLoop"), goleak.IgnoreTopFunction("net/http.(*persistConn).writeLoop"))
+	code := leaks.Run(m, goleak.IgnoreTopFunction("net/http.(*persistConn).readLoop"), goleak.IgnoreTopFunction("net/http.(*persistConn).writeLoop"))
+	os.RemoveAll(dir)
+	os.Exit(code)
 }
+
+// late is how long this process, in which all attendees are, may be kept waiting.
+const late = 20 * time.Millisecond
 
 // measureWith runs the generator and returns its one result.
 func measureWith(t *testing.T, args ...string) *result {
@@ -56,69 +61,81 @@ func measureWith(t *testing.T, args ...string) *result {
 // A real node, real clients: what is published is received, and every figure is
 // there and sane.
 func TestOneNode(t *testing.T) {
-	dir := t.TempDir()
-	// Some seconds, in which the node learns that the paths carry two cameras.
-	r := measureWith(t, "--publishers", "2", "--subscribers", "3", "--meet", "--audio", "--floor=false", "--warmup", "4s", "--record", "--results", dir)
-	if r.Joined != 5 || r.Failed != 0 || r.WithoutMedia != 0 {
-		t.Errorf("%d joined, %d failed, %d without media; want 5, 0, 0", r.Joined, r.Failed, r.WithoutMedia)
-	}
-	if r.SentPPS < 300 || r.SentPPS > 600 { // 460
-		t.Errorf("%v packets/s published, want 460", r.SentPPS)
-	}
-	if r.Delivered < 0.9 {
-		t.Errorf("%v of the packets delivered, want nearly all", r.Delivered)
-	}
-	switch {
-	case r.NodeCPU == nil || *r.NodeCPU <= 0, r.Memory == nil, r.MemoryTotal == nil || *r.MemoryTotal < 5:
-		t.Errorf("node's CPU and memory were not measured: %+v", r)
-	case r.LatencyP50 <= 0 || r.LatencyP99 < r.LatencyP50:
-		t.Errorf("latency %v and %v ms", r.LatencyP50, r.LatencyP99)
-	case r.FirstP50 <= 0 || r.GeneratorCPU <= 0:
-		t.Errorf("first media after %v ms, generator's CPU %v µs", r.FirstP50, r.GeneratorCPU)
-	}
-	if m := r.Machine; m.Go == "" || m.Commit == "" || m.CPUs < 1 || !strings.Contains(m.Command, "load") {
-		t.Errorf("machine is described as %+v", m)
-	}
-	files, err := filepath.Glob(filepath.Join(dir, "20??-??-??-2x3.json"))
-	if err != nil || len(files) != 1 {
-		t.Errorf("recorded %v (%v), want one file", files, err)
-	}
+	steady.Measure(t, late, func() string {
+		dir := t.TempDir()
+		// Some seconds, in which the node learns that the paths carry two cameras.
+		r := measureWith(t, "--publishers", "2", "--subscribers", "3", "--meet", "--audio", "--floor=false", "--warmup", "4s", "--record", "--results", dir)
+		if r.Joined != 5 || r.Failed != 0 || r.WithoutMedia != 0 {
+			return fmt.Sprintf("%d joined, %d failed, %d without media; want 5, 0, 0", r.Joined, r.Failed, r.WithoutMedia)
+		}
+		if r.SentPPS < 300 || r.SentPPS > 600 { // 460
+			return fmt.Sprintf("%v packets/s published, want 460", r.SentPPS)
+		}
+		if r.Delivered < 0.9 {
+			return fmt.Sprintf("%v of the packets delivered, want nearly all", r.Delivered)
+		}
+		switch {
+		case r.NodeCPU == nil || *r.NodeCPU <= 0, r.Memory == nil, r.MemoryTotal == nil || *r.MemoryTotal < 5:
+			t.Errorf("node's CPU and memory were not measured: %+v", r)
+		case r.LatencyP50 <= 0 || r.LatencyP99 < r.LatencyP50:
+			t.Errorf("latency %v and %v ms", r.LatencyP50, r.LatencyP99)
+		case r.FirstP50 <= 0 || r.GeneratorCPU <= 0:
+			t.Errorf("first media after %v ms, generator's CPU %v µs", r.FirstP50, r.GeneratorCPU)
+		}
+		if m := r.Machine; m.Go == "" || m.Commit == "" || m.CPUs < 1 || !strings.Contains(m.Command, "load") {
+			t.Errorf("machine is described as %+v", m)
+		}
+		files, err := filepath.Glob(filepath.Join(dir, "20??-??-??-2x3.json"))
+		if err != nil || len(files) != 1 {
+			t.Errorf("recorded %v (%v), want one file", files, err)
+		}
+		return ""
+	})
 }
 
 func TestMesh(t *testing.T) {
-	r := measureWith(t, "--publishers", "1", "--subscribers", "3", "--mesh", "--floor=false")
-	if r.Nodes != 3 || r.Joined != 4 || r.WithoutMedia != 0 || r.Delivered < 0.9 {
-		t.Errorf("%d nodes, %d joined, %d without media, %v delivered", r.Nodes, r.Joined, r.WithoutMedia, r.Delivered)
-	}
+	steady.Measure(t, late, func() string {
+		r := measureWith(t, "--publishers", "1", "--subscribers", "3", "--mesh", "--floor=false")
+		if r.Nodes != 3 || r.Joined != 4 || r.WithoutMedia != 0 || r.Delivered < 0.9 {
+			return fmt.Sprintf("%d nodes, %d joined, %d without media, %v delivered", r.Nodes, r.Joined, r.WithoutMedia, r.Delivered)
+		}
+		return ""
+	})
 }
 
 // Subscribers take a way and a socket in turn, and coturn where it is installed.
 func TestWayIsCompared(t *testing.T) {
-	r := measureWith(t, "--publishers", "1", "--subscribers", "2", "--way", "turn-tls", "--duration", "1s", "--warmup", "1s")
-	c := r.Way
-	if r.Joined != 3 || r.WithoutMedia != 0 || c == nil {
-		t.Fatalf("%d joined, %d without media, compared: %+v", r.Joined, r.WithoutMedia, c)
-	}
-	if *r.NodeCPU <= 0 || c.Direct <= 0 || c.OfDirect <= 0 || c.Delivered < 0.5 { // the node is still learning what the paths carry
-		t.Errorf("compared: %+v", c)
-	}
-	if _, err := exec.LookPath("turnserver"); err == nil && (c.Coturn == nil || *c.Coturn <= 0 || *c.CoturnNode <= 0) {
-		t.Errorf("coturn was not measured: %+v", c)
-	}
-	if table := wayTable([]*result{r}); !strings.Contains(table, "| `1x2` |") {
-		t.Errorf("table %q", table)
-	}
+	steady.Measure(t, late, func() string {
+		r := measureWith(t, "--publishers", "1", "--subscribers", "2", "--way", "turn-tls", "--duration", "1s", "--warmup", "1s")
+		c := r.Way
+		if r.Joined != 3 || r.WithoutMedia != 0 || c == nil {
+			return fmt.Sprintf("%d joined, %d without media, compared: %+v", r.Joined, r.WithoutMedia, c)
+		}
+		if *r.NodeCPU <= 0 || c.Direct <= 0 || c.OfDirect <= 0 || c.Delivered < 0.5 { // the node is still learning what the paths carry
+			return fmt.Sprintf("compared: %+v", c)
+		}
+		if _, err := exec.LookPath("turnserver"); err == nil && (c.Coturn == nil || *c.Coturn <= 0 || *c.CoturnNode <= 0) {
+			t.Errorf("coturn was not measured: %+v", c)
+		}
+		if table := wayTable([]*result{r}); !strings.Contains(table, "| `1x2` |") {
+			t.Errorf("table %q", table)
+		}
+		return ""
+	})
 }
 
 func TestAllocations(t *testing.T) {
-	r := measureWith(t, "--idle", "25", "--duration", "1s")
-	a := r.Allocations
-	if r.Joined != 3 || a == nil || a.Idle != 25 || a.Failed > 0 || a.Opened < 10 || a.PerCore <= 0 || a.CPU <= 0 {
-		t.Errorf("%d joined, allocations: %+v", r.Joined, a)
-	}
-	if table := allocationTable([]*result{r}); !strings.Contains(table, "25 idle") {
-		t.Errorf("table %q", table)
-	}
+	steady.Measure(t, late, func() string {
+		r := measureWith(t, "--idle", "25", "--duration", "1s")
+		a := r.Allocations
+		if r.Joined != 3 || a == nil || a.Idle != 25 || a.Failed > 0 || a.Opened < 10 || a.PerCore <= 0 || a.CPU <= 0 {
+			return fmt.Sprintf("%d joined, allocations: %+v", r.Joined, a)
+		}
+		if table := allocationTable([]*result{r}); !strings.Contains(table, "25 idle") {
+			t.Errorf("table %q", table)
+		}
+		return ""
+	})
 }
 
 // TestScaleCurve: what a second node costs beside its subscribers is missing in what
@@ -174,10 +191,13 @@ func TestJoinsAloneAndAtOnce(t *testing.T) {
 	if err := os.WriteFile(readme, []byte("before\n"+tableBegins+"\nold\n"+tableEnds+"\nafter\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	r := measureWith(t, "--scenario", "join-50", "--arrivals", "1ns", "--duration", "1s", "--warmup", "1s", "--floor=false", "--record", "--results", dir)
-	if r.Joined != 51 || r.WithoutMedia != 0 || r.AloneP50 == nil || *r.AloneP50 <= 0 || r.FirstP50 <= 0 {
-		t.Errorf("%d joined, %d without media, first media after %v alone, %v at once", r.Joined, r.WithoutMedia, r.AloneP50, r.FirstP50)
-	}
+	steady.Measure(t, late, func() string {
+		r := measureWith(t, "--scenario", "join-50", "--arrivals", "1ns", "--duration", "1s", "--warmup", "1s", "--floor=false", "--record", "--results", dir)
+		if r.Joined != 51 || r.WithoutMedia != 0 || r.AloneP50 == nil || *r.AloneP50 <= 0 || r.FirstP50 <= 0 {
+			return fmt.Sprintf("%d joined, %d without media, first media after %v alone, %v at once", r.Joined, r.WithoutMedia, r.AloneP50, r.FirstP50)
+		}
+		return ""
+	})
 	b, err := os.ReadFile(readme)
 	if err != nil {
 		t.Fatal(err)
