@@ -24,5 +24,7 @@ export default defineConfig({
     include: ['src/**/*.test.{ts,tsx}'],
     setupFiles: ['test/setup.ts'],
     restoreMocks: true,
+    testTimeout: 30_000, // a busy machine takes its time; what hangs ends all the same
+    hookTimeout: 30_000,
   },
 })

@@ -5,8 +5,8 @@ export default defineConfig({
   test: {
     environment: 'node',
     include: ['test/*.smoke.ts'],
-    testTimeout: 30_000,
-    hookTimeout: 30_000,
+    testTimeout: 120_000, // each wait of the browser's own takes 30 s at most
+    hookTimeout: 120_000,
     fileParallelism: false,
   },
 })

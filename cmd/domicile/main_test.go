@@ -65,7 +65,7 @@ func listens(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	poll := time.NewTicker(20 * time.Millisecond)
 	defer poll.Stop()
-	late := time.NewTimer(20 * time.Second)
+	late := time.NewTimer(60 * time.Second)
 	defer late.Stop()
 	for {
 		c, err := net.Dial("tcp", args[0])
@@ -87,7 +87,7 @@ func meets(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 3 {
 		ts.Fatalf("usage: meets HOST:PORT KEY SECRET")
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
 	poll := time.NewTicker(20 * time.Millisecond)
 	defer poll.Stop()

@@ -120,7 +120,7 @@ func (u *upgradable) signal(t *testing.T, s os.Signal) {
 // await reads the log up to a line with these words.
 func (u *upgradable) await(t *testing.T, words string) string {
 	t.Helper()
-	end := time.NewTimer(30 * time.Second)
+	end := time.NewTimer(60 * time.Second)
 	defer end.Stop()
 	for {
 		select {
@@ -146,7 +146,7 @@ func (u *upgradable) plain(t *testing.T) string {
 
 func (u *upgradable) meet(t *testing.T) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
 	if err := converse(ctx, u.plain(t), u.Key, u.Secret); err != nil {
 		t.Error(err)
@@ -256,7 +256,7 @@ func TestUpgradeThatWouldNotStart(t *testing.T) {
 // TestUpgradeWaitsForMeetings as long as it is told to.
 func TestUpgradeWaitsForMeetings(t *testing.T) {
 	u := startUpgradable(t, "--drain", "1h")
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
 	token, err := control.MintToken(u.Key, u.Secret, control.Grants{Identity: "stays",
 		Video: &auth.VideoGrant{RoomJoin: true, Room: "r"}}, time.Hour, time.Now())
