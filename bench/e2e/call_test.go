@@ -21,6 +21,7 @@ import (
 	"github.com/domicile/domicile/bench/load/client"
 	"github.com/domicile/domicile/bench/load/ways"
 	"github.com/domicile/domicile/control"
+	"github.com/domicile/domicile/internal/steady"
 )
 
 // onePort is a node of which everything is on port 443 of one loopback address,
@@ -155,35 +156,38 @@ func TestOnePortWithACall(t *testing.T) {
 	defer cancel()
 	visits := o.visits()
 	var came atomic.Int64
-	unread := droppedUnread(t, o.at)
-	losses := o.during(func() {
-		half := o.halfOpen(ctx, 50)
-		defer half()
-		var all sync.WaitGroup
-		for name, visit := range visits {
-			all.Go(func() {
-				// Four a second of each: one address may come no more often for long.
-				again := time.NewTicker(250 * time.Millisecond)
-				defer again.Stop()
-				for range 12 {
-					if err := visit(ctx); err != nil {
-						t.Errorf("%s: %v", name, err)
+	steady.Measure(t, late, func() (wrong string) {
+		unread := droppedUnread(t, o.at)
+		losses := o.during(func() {
+			half := o.halfOpen(ctx, 50)
+			defer half()
+			var all sync.WaitGroup
+			for name, visit := range visits {
+				all.Go(func() {
+					// Four a second of each: one address may come no more often for long.
+					again := time.NewTicker(250 * time.Millisecond)
+					defer again.Stop()
+					for range 12 {
+						if err := visit(ctx); err != nil {
+							t.Errorf("%s: %v", name, err)
+						}
+						came.Add(1)
+						<-again.C
 					}
-					came.Add(1)
-					<-again.C
-				}
-			})
+				})
+			}
+			all.Wait()
+		})
+		o.stands()
+		for _, l := range losses {
+			if l.missing > unread() || l.received < 500 || l.received < l.sent*9/10 {
+				wrong += fmt.Sprintf("received %s\n", l)
+			}
 		}
-		all.Wait()
+		t.Logf("dropped unread by this process: %d", unread())
+		t.Logf("%d visits of %d kinds; received: %v", came.Load(), len(visits), losses)
+		return wrong
 	})
-	o.stands()
-	for _, l := range losses {
-		if l.missing > unread() || l.received < 500 || l.received < l.sent*9/10 {
-			t.Errorf("received %s", l)
-		}
-	}
-	t.Logf("dropped unread by this process: %d", unread())
-	t.Logf("%d visits of %d kinds; received: %v", came.Load(), len(visits), losses)
 }
 
 // TestFloodCostsACallNothing comes to a node ten times as often as a whole school
@@ -193,31 +197,34 @@ func TestOnePortWithACall(t *testing.T) {
 // most; who comes meanwhile gets in.
 func TestFloodCostsACallNothing(t *testing.T) {
 	o := startOnePort(t)
-	ctx, stop := context.WithCancel(t.Context())
-	defer stop()
-	f := o.flood(ctx)
-	o.publishes(aSecond)
-	unread := droppedUnread(t, o.at)
-	losses := o.during(func() {
-		o.publishes(4 * aSecond)
-		late := o.join("late", client.Config{Subscribe: true, Way: ways.TURNTLS})
-		eventually(t, "who comes meanwhile receives", 10*time.Second, func() bool { return late.Inbound().Packets() > 0 })
-		o.publishes(4 * aSecond)
+	steady.Measure(t, late, func() (wrong string) {
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		f := o.flood(ctx)
+		o.publishes(aSecond)
+		unread := droppedUnread(t, o.at)
+		losses := o.during(func() {
+			o.publishes(4 * aSecond)
+			late := o.join("late", client.Config{Subscribe: true, Way: ways.TURNTLS})
+			eventually(t, "who comes meanwhile receives", 10*time.Second, func() bool { return late.Inbound().Packets() > 0 })
+			o.publishes(4 * aSecond)
+		})
+		stop()
+		sent := f.wait()
+		o.stands()
+		for _, l := range losses {
+			if l.missing > int64(l.sent/100)+unread() || l.received < l.sent*9/10 {
+				wrong += fmt.Sprintf("received %s\n", l)
+			}
+		}
+		// As often as the machine can; on one at rest it is ten times.
+		for kind, rate := range sent {
+			if rate < 3*legitimate {
+				wrong += fmt.Sprintf("%s came only %.0f times a second\n", kind, rate)
+			}
+		}
+		t.Logf("dropped unread by this process: %d", unread())
+		t.Logf("flood, a second: %v; received: %v", sent, losses)
+		return wrong
 	})
-	stop()
-	sent := f.wait()
-	o.stands()
-	for _, l := range losses {
-		if l.missing > int64(l.sent/100)+unread() || l.received < l.sent*9/10 {
-			t.Errorf("received %s", l)
-		}
-	}
-	// As often as the machine can; on one at rest it is ten times.
-	for kind, rate := range sent {
-		if rate < 3*legitimate {
-			t.Errorf("%s came only %.0f times a second", kind, rate)
-		}
-	}
-	t.Logf("dropped unread by this process: %d", unread())
-	t.Logf("flood, a second: %v; received: %v", sent, losses)
 }

@@ -6,6 +6,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/domicile/domicile/internal/steady"
 )
 
 var (
@@ -22,30 +24,37 @@ func TestFrozenNodeIsSuspect(t *testing.T) {
 	s.meet(wide, "waw")
 	pid := f.node("waw").PID
 	found := map[string]*ends{"suspected": {}, "trusted_again": {}}
+	waited := steady.Watch()
 	time.Sleep(2 * time.Second) // a link that carries its first track is not judged for a second
 	for len(found["suspected"].all) < *failoverSamples {
 		before := f.suspicions(t)
+		slow := waited()
+		waited = steady.Watch()
 		if before.suspect {
-			t.Fatal("it is suspect before anything happened")
+			if slow <= tooSlow {
+				t.Fatal("it is suspect before anything happened")
+			}
+			f.until(t, false)
+			continue
 		}
-		stall := make(chan struct{})
-		stalls := make(chan time.Duration, 1)
-		go func() { stalls <- stalled(stall) }()
 		signal(t, pid, syscall.SIGSTOP)
 		took := f.until(t, true)
 		signal(t, pid, syscall.SIGCONT)
 		back := f.until(t, false)
-		close(stall)
+		slow = waited()
+		waited = steady.Watch()
+		if slow > tooSlow {
+			t.Logf("taken again: this process stood still for %s", slow)
+			f.allLinked()
+			continue
+		}
 		if f.suspicions(t).age < before.age {
 			t.Fatal("the link has ended")
-		}
-		if slow := <-stalls; slow > 50*time.Millisecond {
-			t.Logf("taken again: this process stood still for %s", slow)
-			continue
 		}
 		found["suspected"].all = append(found["suspected"].all, took)
 		found["trusted_again"].all = append(found["trusted_again"].all, back)
 	}
+	waited()
 	close(s.stall)
 	for what, e := range found {
 		e.sum()
@@ -58,6 +67,9 @@ func TestFrozenNodeIsSuspect(t *testing.T) {
 		record(t, "failover-frozen", fmt.Sprintf("make bench-failover N=%d RECORD=1", *failoverSamples), found)
 	}
 }
+
+// tooSlow is from when on a standstill of this process makes a measurement void.
+const tooSlow = 50 * time.Millisecond
 
 func signal(t *testing.T, pid int, s syscall.Signal) {
 	t.Helper()
@@ -83,8 +95,7 @@ func (f *field) suspicions(t *testing.T) linkTo {
 			return linkTo{l.Suspect, l.Age}
 		}
 	}
-	t.Fatal("fra has no link to waw")
-	return linkTo{}
+	return linkTo{suspect: true} // there is none
 }
 
 // until waits for fra to suspect waw, or not to, and returns how long that took.
@@ -92,8 +103,8 @@ func (f *field) until(t *testing.T, suspect bool) time.Duration {
 	t.Helper()
 	began := time.Now()
 	for f.suspicions(t).suspect != suspect {
-		if time.Since(began) > 10*time.Second {
-			t.Fatalf("suspect %v: not within 10 s", suspect)
+		if time.Since(began) > patience*10*time.Second {
+			t.Fatalf("suspect %v: not within %s", suspect, patience*10*time.Second)
 		}
 	}
 	return time.Since(began)

@@ -200,7 +200,7 @@ func linkedIn(s node.NodeState) (n int) {
 // peek is state without a command, for those who ask often.
 func (f *field) peek(name string) (s node.NodeState, err error) {
 	data := filepath.Join(f.node(name).dir(), "data")
-	c := http.Client{Timeout: patience * time.Second, Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	c := http.Client{Timeout: patience * 4 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return node.DialAdmin(ctx, data)
 	}}}
 	resp, err := c.Get("http://node/state")
@@ -358,7 +358,7 @@ func (f *field) metrics(name string) ([]byte, error) {
 		})
 		return conn, err
 	}
-	c := http.Client{Timeout: patience * time.Second, Transport: &http.Transport{DisableKeepAlives: true, DialContext: inside}}
+	c := http.Client{Timeout: patience * 4 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, DialContext: inside}}
 	resp, err := c.Get(f.node(name).Metrics)
 	if err != nil {
 		return nil, err

@@ -430,6 +430,10 @@ const patience = 5
 // known by then was said.
 const prompt = 6 * time.Second
 
+// late is how long this process may be kept waiting for what it measures to be
+// believed when it is wrong.
+const late = 20 * time.Millisecond
+
 // until polls the page until the JavaScript condition holds, patiently.
 func (p *tab) until(what string, within time.Duration, js string) {
 	p.t.Helper()

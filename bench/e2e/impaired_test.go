@@ -1,11 +1,13 @@
 package e2e
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
 	"github.com/domicile/domicile/bench/netlab"
 	"github.com/domicile/domicile/bench/netlab/impair"
+	"github.com/domicile/domicile/internal/steady"
 )
 
 // The limits of these tests are on what the network's faults cost. A machine that
@@ -40,23 +42,26 @@ func TestNarrowSubscriber(t *testing.T) {
 	})
 	// The queue that has built up until then drains.
 	viewer.must(`await new Promise(r => setTimeout(r, 2000))`, nil)
-	was, _ := lab.Counts()
-	g, s := together(6*time.Second, viewer, publisher)
-	in, _ := lab.Counts()
-	t.Logf("in six seconds: %+v of %+v; before: %+v; counted %+v, then %+v", g, s, before, was, in)
-	// What a way does not carry is not sent into it.
-	if dropped := float64(in.QueueFull - was.QueueFull); dropped > tooMany*(dropped+float64(in.Passed-was.Passed)) {
-		t.Errorf("%.0f packets found the queue full: the node sends more than the way carries", dropped)
-	}
-	// Where it is narrow every second frame may be left out, and every second of the
-	// rest.
-	frames, sound := arrived(g, s)
-	if frames < 0.25 || g.Height == 0 {
-		t.Errorf("%.0f %% of the frames came: the picture does not move", 100*frames)
-	}
-	if sound < 0.75 || g.Samples == 0 || g.madeUp() > 0.02+2*before.madeUp() {
-		t.Errorf("%.0f %% of the sound came, %.1f %% was made up, before %.1f %%: want at most 2 %% more", 100*sound, 100*g.madeUp(), 100*before.madeUp())
-	}
+	steady.Measure(t, late, func() string {
+		was, _ := lab.Counts()
+		g, s := together(6*time.Second, viewer, publisher)
+		in, _ := lab.Counts()
+		t.Logf("in six seconds: %+v of %+v; before: %+v; counted %+v, then %+v", g, s, before, was, in)
+		// What a way does not carry is not sent into it.
+		if dropped := float64(in.QueueFull - was.QueueFull); dropped > tooMany*(dropped+float64(in.Passed-was.Passed)) {
+			return fmt.Sprintf("%.0f packets found the queue full: the node sends more than the way carries", dropped)
+		}
+		// Where it is narrow every second frame may be left out, and every second of the
+		// rest.
+		frames, sound := arrived(g, s)
+		if frames < 0.25 || g.Height == 0 {
+			return fmt.Sprintf("%.0f %% of the frames came: the picture does not move", 100*frames)
+		}
+		if sound < 0.75 || g.Samples == 0 || g.madeUp() > 0.02+2*before.madeUp() {
+			return fmt.Sprintf("%.0f %% of the sound came, %.1f %% was made up, before %.1f %%: want at most 2 %% more", 100*sound, 100*g.madeUp(), 100*before.madeUp())
+		}
+		return ""
+	})
 	impaired(impair.Profile{Delay: 20 * time.Millisecond})
 	watch(viewer, publisher, "sees the large picture again", 30*time.Second, isLargest(before.Height))
 }
@@ -71,15 +76,18 @@ func TestLossyNetwork(t *testing.T) {
 	if err := lab.Impair(bad); err != nil {
 		t.Fatal(err)
 	}
-	g, s := together(6*time.Second, viewer, publisher)
-	in, _ := lab.Counts()
-	t.Logf("%+v of %+v; before: %+v; counted %+v", g, s, before, in)
-	// A picture that waits for what is lost to be sent again, or for a key frame,
-	// skips some; one that gets neither stops.
-	if frames, _ := arrived(g, s); frames < 0.5 {
-		t.Errorf("%.0f %% of the frames came, frozen for %.1f s of six", 100*frames, g.Frozen)
-	}
-	if g.Samples == 0 || g.madeUp() > 0.03+2*before.madeUp() {
-		t.Errorf("%.1f %% of the sound was made up, before %.1f %%: want at most 3 %% more", 100*g.madeUp(), 100*before.madeUp())
-	}
+	steady.Measure(t, late, func() string {
+		g, s := together(6*time.Second, viewer, publisher)
+		in, _ := lab.Counts()
+		t.Logf("%+v of %+v; before: %+v; counted %+v", g, s, before, in)
+		// A picture that waits for what is lost to be sent again, or for a key frame,
+		// skips some; one that gets neither stops.
+		if frames, _ := arrived(g, s); frames < 0.5 {
+			return fmt.Sprintf("%.0f %% of the frames came, frozen for %.1f s of six", 100*frames, g.Frozen)
+		}
+		if g.Samples == 0 || g.madeUp() > 0.03+2*before.madeUp() {
+			return fmt.Sprintf("%.1f %% of the sound was made up, before %.1f %%: want at most 3 %% more", 100*g.madeUp(), 100*before.madeUp())
+		}
+		return ""
+	})
 }

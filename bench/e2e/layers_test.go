@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/domicile/domicile/internal/steady"
 )
 
 // layered is a codec and how its layers are published.
@@ -72,9 +74,12 @@ func followTheTile(t *testing.T, m *mesh, l layered) {
 	tile(l.width/5, l.height/5)
 	height("sees a small picture in the small tile", 15*time.Second, `<= 180`)
 	// A busy machine encodes less than 30 frames, but what is encoded comes.
-	if g, s := together(2*time.Second, two, one); !moves(g, s, l.svc) {
-		t.Errorf("in two seconds of the small tile: %+v of %+v", g, s)
-	}
+	steady.Measure(t, late, func() string {
+		if g, s := together(2*time.Second, two, one); !moves(g, s, l.svc) {
+			return fmt.Sprintf("in two seconds of the small tile: %+v of %+v", g, s)
+		}
+		return ""
+	})
 	if !l.svc {
 		one.until("stops the layer that nobody watches", 20*time.Second, `const r = await rates(1500); return r.f === 0 && r.q > 2`)
 	}

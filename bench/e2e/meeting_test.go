@@ -117,12 +117,8 @@ func TestMute(t *testing.T) {
 	two.until("is shown that the other is muted", 5*time.Second, `return [...window.__domicile.room.remoteParticipants.values()].every(p => !p.isMicrophoneEnabled)`)
 	// What had arrived before the mute may be counted a while later by a browser that
 	// waits for the processor. That not one packet is forwarded, sfu.TestMuteIsABarrier shows.
-	two.promptly("gets no packet any more", `return (await (async () => {`+hears+`})()) === 0`)
-	var packets int
-	two.must(hears, &packets)
-	if packets != 0 {
-		t.Errorf("%d packets of a muted track arrived", packets)
-	}
+	quiet := `(await (async () => {` + hears + `})()) === 0`
+	two.promptly("gets no packet any more, for a second", `return `+quiet+` && `+quiet)
 	one.must(`await window.__domicile.room.localParticipant.setMicrophoneEnabled(true)`, nil)
 	two.until("hears the other again", 10*time.Second, `return (await (async () => {`+hears+`})()) > 5`)
 }

@@ -272,7 +272,7 @@ func stalled(done <-chan struct{}) (most time.Duration) {
 	for last := time.Now(); ; {
 		select {
 		case <-done:
-			return most
+			return max(most, time.Since(last)-beat)
 		case <-tick.C:
 		}
 		most, last = max(most, time.Since(last)-beat), time.Now()
