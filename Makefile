@@ -130,6 +130,13 @@ consent-schedules: ## 100,000 random schedules of people, consent, recordings an
 	$(say) "100,000 schedules"
 	@go test -count=1 -timeout 3h -v -run '^TestNobodyIsRecordedUnasked$$' ./node/room -args -leak.cases=100000 -leak.seed=$(or $(SEED),1)
 
+.PHONY: random-cases
+random-cases: toolchain ## the random tests of vault, relay and media plane with many more cases than make test has
+	$(say) "100,000 tamperings, 10,000 silences, 2,000 meetings of each codec (6 minutes)"
+	@go test -count=1 -timeout 1h -v -run '^TestRandomTampering$$' ./residency/vault -args -tamperings 100000
+	@go test -count=1 -timeout 1h -v -run '^TestSilenceIsFoundSoon$$' ./relay -args -vigil.seeds 10000
+	@go test -count=1 -timeout 1h -v -run '^TestDecoderFollowsWhateverHappens$$' ./node/sfu -args -oracle.seeds 2000
+
 .PHONY: residency-faults
 residency-faults: ## plant every fault in that code, one after the other: each must be found
 	$(say) "planting faults (10 minutes)"
@@ -238,7 +245,7 @@ fuzz: web ## fuzz every parser, FUZZTIME each (1m)
 .PHONY: evidence-tamper
 evidence-tamper: ## tamper with a room's evidence in ten thousand ways (SEED), each must be found
 	$(say) "10,000 tamperings of seed $(SEED)"
-	@go test -count=1 -run TestEveryTamperingIsFound ./residency/evidence/verify -v -args -tamperings 10000 -seed $(SEED)
+	@go test -count=1 -run TestEveryTamperingIsFound ./residency/evidence/verify -v -args -tamperings 100000 -seed $(SEED)
 
 .PHONY: screenshot
 screenshot: build ## renew the picture of a meeting in docs/images

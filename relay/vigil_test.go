@@ -10,7 +10,10 @@ import (
 	"time"
 )
 
-var vigilTime = flag.Duration("vigil.time", 4*time.Minute, "how long each of four simulated links has loss and jitter in TestLossAndJitterRaiseNoSuspicion")
+var (
+	vigilSeeds = flag.Uint64("vigil.seeds", 120, "how many silences TestSilenceIsFoundSoon simulates")
+	vigilTime  = flag.Duration("vigil.time", 4*time.Minute, "how long each of four simulated links has loss and jitter in TestLossAndJitterRaiseNoSuspicion")
+)
 
 // night is a network of two nodes that watch each other, in discrete events. Path and
 // naps are drawn at random; the same seed plays the same night.
@@ -139,7 +142,7 @@ func (n *night) sends(from int, deaf, ping bool) {
 // the time that the last packets take.
 func TestSilenceIsFoundSoon(t *testing.T) {
 	var slowest time.Duration
-	for seed := range uint64(120) {
+	for seed := range *vigilSeeds {
 		n := newNight(seed)
 		n.delay = time.Duration(n.IntN(25)) * time.Millisecond
 		n.runs(2*time.Second + time.Duration(n.Float64()*float64(30*time.Second)))

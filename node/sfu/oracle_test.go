@@ -1,6 +1,7 @@
 package sfu
 
 import (
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -9,6 +10,8 @@ import (
 
 	"github.com/pion/rtcp"
 )
+
+var oracleSeeds = flag.Uint64("oracle.seeds", 36, "how many meetings of each codec TestDecoderFollowsWhateverHappens plays")
 
 // decoder is a receiver that keeps everything and forgives nothing.
 type decoder struct {
@@ -310,7 +313,7 @@ func TestDecoderFollowsWhateverHappens(t *testing.T) {
 		svc bool
 	}{"VP8 simulcast": {formatVP8, false}, "VP9 SVC": {formatVP9, true}, "AV1 SVC": {formatAV1, true}} {
 		t.Run(name, func(t *testing.T) {
-			for seed := range uint64(36) {
+			for seed := range *oracleSeeds {
 				m := newMeeting(seed, kind.f, kind.svc)
 				for i := range 600 {
 					m.step(i, seed%3 == 0)
