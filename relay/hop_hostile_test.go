@@ -2,6 +2,7 @@ package relay_test
 
 import (
 	"bytes"
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"testing"
@@ -181,7 +182,10 @@ func TestHopAllocatesNothing(t *testing.T) {
 	for range 20 {
 		frames() // slices find their size
 	}
-	if n := testing.AllocsPerRun(20, frames) / 1000; n > 0.3 {
-		t.Errorf("%.2f allocations for a packet", n)
-	}
+	steady(t, func() string { // while it waits, QUIC goes on allocating
+		if n := testing.AllocsPerRun(20, frames) / 1000; n > 0.3 {
+			return fmt.Sprintf("%.2f allocations for a packet", n)
+		}
+		return ""
+	})
 }
