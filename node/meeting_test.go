@@ -54,6 +54,7 @@ func TestMeetingAcrossNodes(t *testing.T) {
 		steady(t, func() (wrong string) {
 			anna.mute(camera, true)
 			shown(true)
+			eve.hears(voice) // what was under way has arrived
 			// From here on nothing of it may come, although anna still sends. The
 			// voice shows that packets would.
 			still := eve.packets(camera)
