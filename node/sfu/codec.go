@@ -44,6 +44,7 @@ type descriptor struct {
 	ends     bool // ends a frame
 	sync     bool // depends on no frame of its own temporal layer or above
 	intra    bool // depends on no earlier picture
+	adrift   bool // refers to a structure that is not known any more
 	// up[s] has bit t if, from this frame on, spatial layer s and temporal layer t
 	// can be decoded by who decodes this frame (AV1 alone says it).
 	up [MaxLayers]uint8
@@ -102,6 +103,7 @@ func (d *descriptor) depend(f format, b []byte, dd *dependencies, svc bool) {
 		d.keyframe = fr.structure && fr.begins && ok
 	}
 	if !ok {
+		d.adrift = dd.now.known
 		return // forwarded to everyone: too much harms less than a hole
 	}
 	d.temporal = min(fr.temporal, MaxTemporal-1)

@@ -30,10 +30,11 @@ type frame struct {
 //	  d: decode target indications of this frame, 2 bits each
 //	  f: frame differences, c: chains              of no use here
 //
-// What cannot be read leaves the structure as it was. The structure before it is
-// kept for packets that a keyframe overtook.
+// What cannot be read leaves the structure as it was. Those before it are kept, the
+// newest first, for packets that keyframes overtook.
 type dependencies struct {
-	now, before structure
+	now    structure
+	before [3]structure
 }
 
 // structure is what a keyframe says of the frames that follow.
@@ -107,15 +108,19 @@ func (d *dependencies) parse(b []byte) (f frame, ok bool) {
 			return f, false
 		}
 		if next.offset != d.now.offset {
-			d.before = d.now
+			copy(d.before[1:], d.before[:])
+			d.before[0] = d.now
 		}
 		d.now = next
 	}
 	template := b[0] & 0x3f
-	if !d.now.has(template) && d.before.has(template) {
-		return f, d.before.resolve(&f, template, active, custom, &r)
+	of := &d.now
+	for i := range d.before {
+		if !of.has(template) {
+			of = &d.before[i]
+		}
 	}
-	return f, d.now.resolve(&f, template, active, custom, &r)
+	return f, of.resolve(&f, template, active, custom, &r)
 }
 
 func (d *structure) has(template uint8) bool {

@@ -88,3 +88,33 @@ func TestKeyframes(t *testing.T) {
 		}
 	}
 }
+
+// A packet is understood by the structure that it refers to, as long as no more than
+// three came since; then it is of nobody knows which layer, and who comes late with that
+// is not sent.
+func TestOvertakenByStructures(t *testing.T) {
+	keyframe := func(offset uint8) []byte {
+		var w bitWriter
+		w.bit(true)
+		w.bit(true)
+		w.write(uint32(offset), 6)
+		w.write(1, 16)
+		w.write(0b10000, 5)
+		w.structure(offset)
+		return w.bytes()
+	}
+	late := []byte{0xc0 | 2*3 + 1, 0, 1} // of the first structure: s2 t1
+	var dd dependencies
+	for i := range uint8(6) {
+		if _, ok := dd.parse(keyframe(9 * i)); !ok {
+			t.Fatalf("structure %d is not understood", i)
+		}
+		f, ok := dd.parse(late)
+		if want := i <= 3; ok != want || ok && (f.spatial != 2 || f.temporal != 1) {
+			t.Errorf("after %d more: s%d t%d, %v", i, f.spatial, f.temporal, ok)
+		}
+		if d := formatAV1.describe([]byte{0x10}, late, &dd, true); d.adrift == ok {
+			t.Errorf("after %d more: adrift is %v", i, d.adrift)
+		}
+	}
+}

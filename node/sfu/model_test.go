@@ -39,16 +39,17 @@ type encoder struct {
 func (e *encoder) chance(of int) bool { return !e.steady && e.rnd.IntN(of) == 0 }
 
 type encoderState struct {
-	ssrc   uint32
-	seq    uint16
-	ts     uint32
-	pid    uint16
-	tl0    uint8
-	keyIdx uint8
-	number uint16
-	phase  int
-	key    bool                             // the next unit is to be a keyframe
-	last   [MaxLayers][MaxTemporal]*picture // newest of each layer that may be referred to
+	ssrc     uint32
+	seq      uint16
+	ts       uint32
+	pid      uint16
+	tl0      uint8
+	keyIdx   uint8
+	number   uint16
+	phase    int
+	spatials int                              // of the last unit
+	key      bool                             // the next unit is to be a keyframe
+	last     [MaxLayers][MaxTemporal]*picture // newest of each layer that may be referred to
 }
 
 func newEncoder(rnd *rand.Rand, f format, svc bool) *encoder {
@@ -109,6 +110,10 @@ func (e *encoder) unit(l Layer) (list []sentPacket) {
 	if e.svc {
 		spatials = e.active
 	}
+	for s := st.spatials; s < spatials; s++ { // as encoders do: a layer that comes back refers to nothing of before it went
+		st.last[s] = [MaxTemporal]*picture{}
+	}
+	st.spatials = spatials
 	var below *picture
 	for s := range uint8(spatials) {
 		pic := &picture{

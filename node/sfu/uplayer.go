@@ -100,6 +100,9 @@ func (u *upLayer) add(p *Packet, t *UpTrack) {
 		}
 	}
 	p.desc = t.format.describe(p.Payload, dependency, &u.deps, t.cfg.SVC)
+	if p.desc.adrift && p.ext < u.highest {
+		p.Payload = nil // overtaken by more keyframes than are remembered: nobody can say what it was
+	}
 	p.Keyframe, p.Temporal = p.desc.keyframe, p.desc.temporal
 	p.Spatial = p.Layer
 	if t.cfg.SVC {
