@@ -381,12 +381,13 @@ func (n *Node) outside(rec room.Record, c residency.Country) bool {
 
 // permit asks the gate about a room that need not live on this node.
 func (n *Node) permit(rec room.Record, c residency.Class, to residency.NodeName, outside bool) (residency.Permit, residency.Verdict) {
-	peer, epoch, ok := n.peer(to)
+	gate := n.gate()
+	peer, epoch, ok := n.peerBy(gate, to)
 	if !ok {
 		return residency.Permit{}, residency.Verdict{Tenant: rec.Tenant, Policy: rec.Policy, Class: c, Peer: to, Rule: residency.RuleCertificate,
 			Reason: fmt.Sprintf("node %s is not a verified member of the mesh", to)}
 	}
-	return n.gate().Permit(residency.Request{Room: rec.Name, Tenant: rec.Tenant, Policy: rec.Policy, Class: c, Peer: peer,
+	return gate.Permit(residency.Request{Room: rec.Name, Tenant: rec.Tenant, Policy: rec.Policy, Class: c, Peer: peer,
 		PeerEpoch: epoch, OutsideParticipant: outside, Contradiction: n.contradiction(to), NoEvidence: n.noEvidenceOf(rec.Name), Now: n.now()})
 }
 

@@ -42,11 +42,12 @@ var orderClasses = []residency.Class{residency.ClassMetadata, residency.ClassRec
 // orderPermit lets an origin know of an order: it may keep something of the tenant's
 // rooms, or of some room if the order does not say whose. No room is named.
 func (n *Node) orderPermit(tenant string, at residency.NodeName) (residency.Permit, bool) {
-	peer, epoch, ok := n.peer(at)
+	gate := n.gate()
+	peer, epoch, ok := n.peerBy(gate, at)
 	if !ok || !peer.Has(residency.RoleOrigin) {
 		return residency.Permit{}, false
 	}
-	b := n.gate().Bundle()
+	b := gate.Bundle()
 	if b == nil {
 		return residency.Permit{}, false
 	}
@@ -59,7 +60,7 @@ func (n *Node) orderPermit(tenant string, at residency.NodeName) (residency.Perm
 	for _, tenant := range tenants {
 		for _, policy := range b.Names() {
 			for _, class := range orderClasses {
-				permit, v := n.gate().Permit(residency.Request{Tenant: tenant, Policy: policy, Class: class, Store: true,
+				permit, v := gate.Permit(residency.Request{Tenant: tenant, Policy: policy, Class: class, Store: true,
 					Peer: peer, PeerEpoch: epoch, Contradiction: n.contradiction(at), Now: n.now()})
 				if v.Allow {
 					return permit, true

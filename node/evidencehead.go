@@ -70,12 +70,13 @@ func (n *Node) showHeadTo(ctx context.Context, peer residency.NodeName) error {
 
 // headPermit asks by the default policy: a head is of no room.
 func (n *Node) headPermit(peer residency.NodeName) (residency.Permit, residency.Verdict) {
-	node, epoch, ok := n.peer(peer)
+	gate := n.gate()
+	node, epoch, ok := n.peerBy(gate, peer)
 	if !ok {
 		return residency.Permit{}, residency.Verdict{Peer: peer, Class: residency.ClassMetadata, Rule: residency.RuleCertificate,
 			Reason: fmt.Sprintf("node %s is not a verified member of the mesh", peer)}
 	}
-	return n.gate().Permit(residency.Request{Class: residency.ClassMetadata, Peer: node, PeerEpoch: epoch,
+	return gate.Permit(residency.Request{Class: residency.ClassMetadata, Peer: node, PeerEpoch: epoch,
 		Contradiction: n.contradiction(peer), Now: n.now()})
 }
 

@@ -220,12 +220,13 @@ func (n *Node) shipTo(ctx context.Context, home residency.NodeName, part []outbo
 
 // storePermit lets pseudonymous receipts be kept by a room's home.
 func (n *Node) storePermit(rec room.Record, home residency.NodeName) (residency.Permit, residency.Verdict) {
-	peer, epoch, ok := n.peer(home)
+	gate := n.gate()
+	peer, epoch, ok := n.peerBy(gate, home)
 	if !ok {
 		return residency.Permit{}, residency.Verdict{Peer: home, Class: residency.ClassMetadata, Rule: residency.RuleCertificate,
 			Reason: fmt.Sprintf("node %s is not a verified member of the mesh", home)}
 	}
-	return n.gate().Permit(residency.Request{Tenant: rec.Tenant, Policy: rec.Policy, Class: residency.ClassMetadata, Store: true,
+	return gate.Permit(residency.Request{Tenant: rec.Tenant, Policy: rec.Policy, Class: residency.ClassMetadata, Store: true,
 		Peer: peer, PeerEpoch: epoch, Contradiction: n.contradiction(home), Now: n.now()})
 }
 

@@ -80,8 +80,14 @@ func (n *Node) followMesh(ctx context.Context) error {
 
 // peer returns a verified member of the mesh, or this node.
 func (n *Node) peer(name residency.NodeName) (residency.Node, residency.Epoch, bool) {
+	return n.peerBy(n.gate(), name)
+}
+
+// peerBy is a node as that gate is asked about it: this one decides by that very gate,
+// whichever is in force a moment later.
+func (n *Node) peerBy(gate *residency.Gate, name residency.NodeName) (residency.Node, residency.Epoch, bool) {
 	if name == n.self().Name {
-		return n.self(), n.gate().Epoch(), true
+		return n.self(), gate.Epoch(), true
 	}
 	if n.mesh == nil {
 		return residency.Node{}, 0, false

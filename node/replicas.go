@@ -209,7 +209,8 @@ func (n *Node) recordPermit(rec room.Record, at residency.NodeName) (residency.P
 
 // originPermit lets a class of a room be kept by another origin.
 func (n *Node) originPermit(rec room.Record, c residency.Class, at residency.NodeName) (residency.Permit, residency.Verdict) {
-	peer, epoch, ok := n.peer(at)
+	gate := n.gate()
+	peer, epoch, ok := n.peerBy(gate, at)
 	if !ok || !peer.Has(residency.RoleOrigin) {
 		return residency.Permit{}, residency.Verdict{Peer: at, Class: c, Rule: residency.RuleCertificate,
 			Reason: fmt.Sprintf("node %s is not a verified origin of the mesh", at)}
@@ -217,7 +218,7 @@ func (n *Node) originPermit(rec room.Record, c residency.Class, at residency.Nod
 	q := keeping(rec, c)
 	q.Store, q.Peer, q.PeerEpoch, q.Contradiction = true, peer, epoch, n.contradiction(at)
 	q.NoEvidence, q.Now = n.noEvidenceOf(rec.Name), n.now()
-	return n.gate().Permit(q)
+	return gate.Permit(q)
 }
 
 // doRecord takes what another origin shows, and answers with what it lacks itself.

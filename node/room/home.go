@@ -41,12 +41,15 @@ func (h *homeState) init(now time.Time) {
 const helloLost = 3 * helloEvery
 
 // presence is this node's part in the room.
-func (r *Room) presence() Presence {
+func (r *Room) presence() Presence { return r.presenceBy(r.deps.Gate()) }
+
+// presenceBy has who is outside as the policies of one gate say.
+func (r *Room) presenceBy(gate *residency.Gate) Presence {
 	p := Presence{Node: r.deps.Self.Name, Participants: len(r.locals) + len(r.ghosts) + len(r.expected), Recorder: r.recorder != nil, Told: r.told}
 	for _, l := range r.locals {
 		p.Who += digest(l.sid)
 	}
-	policy, err := r.deps.Gate().Bundle().PolicyFor(r.record.Tenant, r.record.Policy)
+	policy, err := gate.Bundle().PolicyFor(r.record.Tenant, r.record.Policy)
 	if err != nil {
 		return p
 	}
@@ -403,8 +406,9 @@ func (r *Room) save() {
 
 // keep asks the gate whether this node may keep a class of the room.
 func (r *Room) keep(c residency.Class) (residency.Permit, residency.Verdict) {
-	self, epoch, _ := r.deps.Peer(r.deps.Self.Name) // not Deps.Self: its certificate may have been renewed
-	return r.deps.Gate().Permit(residency.Request{Room: r.name, Tenant: r.record.Tenant, Policy: r.record.Policy, Class: c,
+	gate := r.deps.Gate()
+	self, epoch, _ := r.peer(gate, r.deps.Self.Name) // not Deps.Self: its certificate may have been renewed
+	return gate.Permit(residency.Request{Room: r.name, Tenant: r.record.Tenant, Policy: r.record.Policy, Class: c,
 		Peer: self, PeerEpoch: epoch, Contradiction: r.contradiction(self.Name), NoEvidence: r.noEvidence(), Store: true, Place: r.deps.Places[c], Now: r.deps.Date()})
 }
 

@@ -157,11 +157,12 @@ func (r *Room) doRevoked() {
 
 // here asks the gate whether this node may serve those who are in the room here.
 func (r *Room) here() residency.Verdict {
-	p := r.presence()
+	gate := r.deps.Gate()
+	p := r.presenceBy(gate)
 	v := residency.Verdict{Allow: true}
 	for _, c := range []residency.Class{residency.ClassMedia, residency.ClassSignalling} {
 		if v.Allow && p.Participants > 0 {
-			_, v = r.ask(p.Node, c, p.Outside)
+			_, v = r.askBy(gate, p.Node, c, p.Outside)
 		}
 	}
 	return v

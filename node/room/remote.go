@@ -96,12 +96,27 @@ func (r *Room) admits(node residency.NodeName, p Presence) bool {
 }
 
 func (r *Room) ask(to residency.NodeName, c residency.Class, outside bool) (residency.Permit, residency.Verdict) {
-	peer, epoch, ok := r.deps.Peer(to)
+	return r.askBy(r.deps.Gate(), to, c, outside)
+}
+
+// askBy asks one gate, that another may have taken the place of meanwhile.
+func (r *Room) askBy(gate *residency.Gate, to residency.NodeName, c residency.Class, outside bool) (residency.Permit, residency.Verdict) {
+	peer, epoch, ok := r.peer(gate, to)
 	if !ok {
 		return residency.Permit{}, residency.Verdict{Peer: to, Class: c, Rule: residency.RuleCertificate,
 			Reason: fmt.Sprintf("node %s is not a verified member of the mesh", to)}
 	}
-	return r.deps.Gate().Permit(r.asking(peer, epoch, c, outside))
+	return gate.Permit(r.asking(peer, epoch, c, outside))
+}
+
+// peer is a node as a gate is asked about it. This one decides by that very gate,
+// whichever is in force a moment later: it is never behind itself.
+func (r *Room) peer(gate *residency.Gate, name residency.NodeName) (residency.Node, residency.Epoch, bool) {
+	node, epoch, ok := r.deps.Peer(name)
+	if name == r.deps.Self.Name {
+		epoch = gate.Epoch()
+	}
+	return node, epoch, ok
 }
 
 // asking is the question whether a class of this room may go to (or come from) a node.
