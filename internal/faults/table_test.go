@@ -122,7 +122,7 @@ var table = []fault{
 	{"every edge outside serves somebody", remoteFile, "func (m *remote) outside(now time.Time) bool {\n", "func (m *remote) outside(now time.Time) bool {\n\tif PLANTED {\n\t\treturn true\n\t}\n"},
 	{"a word that was not repeated counts", remoteFile, "case m.forgone(now):", "case m.forgone(now) && !PLANTED:"},
 	{"peer taken to have the own epoch", remoteFile, "PeerEpoch: epoch,\n", "PeerEpoch: map[bool]residency.Epoch{false: epoch, true: r.deps.Gate().Epoch()}[PLANTED],\n"},
-	{"stale gate", remoteFile, "return r.deps.Gate().Permit(", "return plantedGate(r, PLANTED).Permit("},
+	{"stale gate", remoteFile, "return r.askBy(r.deps.Gate(), ", "return r.askBy(plantedGate(r, PLANTED), "},
 	{"receiver does not ask who is in the room", remoteFile, "admitted := r.admits(from, msg.Presence)", "admitted := r.admits(from, msg.Presence) || PLANTED"},
 	{"receiver does not ask about messages", hearFile, "if v.Allow || states(kind)", "if v.Allow || PLANTED || states(kind)"},
 	{"receiver asks about another class", hearFile, "r.permit(from, Class(kind))", "r.permit(from, map[bool]residency.Class{false: Class(kind), true: residency.ClassSignalling}[PLANTED])"},
