@@ -306,6 +306,7 @@ func (s *station) admitsAs(identity string, from residency.Country) (sid string)
 	if err := s.room.doAdmit(p, Attendee{Sid: sid, Country: from}); err != nil {
 		s.people = s.people[:len(s.people)-1]
 	}
+	s.hears() // of a recording with the greeting, also if it ends before anything else happens
 	s.sees()
 	s.ends()
 	return sid
