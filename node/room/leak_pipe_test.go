@@ -175,6 +175,7 @@ func (s *station) takes(from *station, kind relay.Kind, body []byte) {
 	}
 	before, known := s.delivered(), s.peopleOf(from)
 	s.room.doMessage(from.self.Name, kind, body)
+	s.hears() // another message may say the opposite before anything else happens
 	if s.peopleOf(from) > known {
 		s.admitted(from, "signalling", "has people in the room")
 	}
