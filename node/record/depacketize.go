@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/pion/rtp/codecs"
-	"github.com/pion/rtp/codecs/vp9"
 
 	"github.com/domicile/domicile/node/sfu"
 )
@@ -37,7 +36,7 @@ func newDepacketizer(c sfu.Codec) (depacketizer, error) {
 	case mimeVP8:
 		return vp8{}, nil
 	case mimeVP9:
-		return vp9Layer{}, nil
+		return &vp9Pictures{}, nil
 	case mimeH264:
 		return &h264{}, nil
 	case mimeAV1:
@@ -120,38 +119,4 @@ func vp8Size(f []byte) (width, height int, keyframe bool) {
 		return 0, 0, false
 	}
 	return int(binary.LittleEndian.Uint16(f[6:]) & 0x3fff), int(binary.LittleEndian.Uint16(f[8:]) & 0x3fff), true
-}
-
-// vp9Layer follows RFC 9628. Of a scalable stream it keeps the lowest spatial
-// layer, which every decoder can play.
-type vp9Layer struct{}
-
-func (vp9Layer) begin() {}
-
-func (vp9Layer) starts(payload []byte, _ bool) bool {
-	var p codecs.VP9Packet
-	_, err := p.Unmarshal(payload)
-	return err == nil && p.B && p.SID == 0
-}
-
-func (vp9Layer) add(f, payload []byte) ([]byte, error) {
-	var p codecs.VP9Packet
-	b, err := p.Unmarshal(payload)
-	if err != nil || p.SID > 0 {
-		return f, err
-	}
-	return append(f, b...), nil
-}
-
-func (vp9Layer) finish(f []byte) ([]byte, bool) {
-	_, _, key := vp9Size(f)
-	return f, key
-}
-
-func vp9Size(f []byte) (width, height int, keyframe bool) {
-	var h vp9.Header
-	if err := h.Unmarshal(f); err != nil || h.NonKeyFrame || h.ShowExistingFrame {
-		return 0, 0, false
-	}
-	return int(h.Width()), int(h.Height()), true
 }
