@@ -24,6 +24,7 @@ var (
 	descStoreLimit    = prometheus.NewDesc("domicile_store_journal_limit_bytes", "Bytes at which no more are taken.", nil, nil)
 	descStoreReplayed = prometheus.NewDesc("domicile_store_replayed_total", "Writes that have waited and that the shared database has taken.", nil, nil)
 	descStoreRefused  = prometheus.NewDesc("domicile_store_refused_total", "Writes that have waited and that the shared database has refused.", nil, nil)
+	descStoreAside    = prometheus.NewDesc("domicile_store_aside_entries", "Refused writes that are kept aside.", nil, nil)
 )
 
 // storeLook bounds how long who asks for the state waits for the disk.
@@ -44,7 +45,7 @@ func (n *Node) storeState() *StoreState {
 }
 
 func describeStore(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descStoreAway, descStoreWaiting, descStoreBytes, descStoreLimit, descStoreReplayed, descStoreRefused} {
+	for _, d := range []*prometheus.Desc{descStoreAway, descStoreWaiting, descStoreBytes, descStoreLimit, descStoreReplayed, descStoreRefused, descStoreAside} {
 		ch <- d
 	}
 }
@@ -60,4 +61,5 @@ func collectStore(s *StoreState, gauge func(*prometheus.Desc, float64, ...string
 	gauge(descStoreLimit, float64(s.LimitBytes))
 	count(descStoreReplayed, s.Replayed)
 	count(descStoreRefused, s.Refused)
+	gauge(descStoreAside, float64(s.Aside))
 }

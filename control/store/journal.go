@@ -25,15 +25,27 @@ type entry struct {
 }
 
 func (f file) put(ctx context.Context, x row) error {
-	_, err := f.db.ExecContext(ctx, f.q(upsertRoom), x.handle, x.sid, x.sealed)
-	return err
+	return f.inTx(ctx, func(tx *sql.Tx) error {
+		if err := superseded(ctx, tx, x); err != nil {
+			return err
+		}
+		_, err := tx.ExecContext(ctx, f.q(upsertRoom), x.handle, x.sid, x.sealed)
+		return err
+	})
 }
 
 // del erases a room from the file and from its write-ahead log. secure_delete
 // overwrites the row in the file, but older copies of its page stay in the log until
 // that is written back and cut.
 func (f file) del(ctx context.Context, handle []byte, sid string) error {
-	if _, err := f.db.ExecContext(ctx, f.q(deleteRoom), handle, sid); err != nil {
+	err := f.inTx(ctx, func(tx *sql.Tx) error {
+		if err := superseded(ctx, tx, row{handle: handle, sid: sid}); err != nil {
+			return err
+		}
+		_, err := tx.ExecContext(ctx, f.q(deleteRoom), handle, sid)
+		return err
+	})
+	if err != nil {
 		return err
 	}
 	return f.cut(ctx)
@@ -63,6 +75,9 @@ var waitingQuery = fmt.Sprintf(`SELECT count(*), coalesce(sum(length(sealed) + %
 func (f file) later(ctx context.Context, x row, gone bool) error {
 	err := f.inTx(ctx, func(tx *sql.Tx) error {
 		if _, err := tx.ExecContext(ctx, `DELETE FROM pending WHERE handle = ? AND (sid = ? OR ? = '')`, x.handle, x.sid, x.sid); err != nil {
+			return err
+		}
+		if err := superseded(ctx, tx, x); err != nil {
 			return err
 		}
 		var entries int
@@ -114,9 +129,10 @@ func (f file) told(ctx context.Context, e entry, kept row) error {
 	})
 }
 
-// follow makes the file what the shared database has. Nothing waits in the journal.
+// follow makes the file what the shared database has. Nothing waits in the journal, and
+// what the database has refused is aside.
 func (f file) follow(ctx context.Context, theirs []row) error {
-	own, err := f.all(ctx)
+	own, err := f.table.all(ctx)
 	if err != nil {
 		return err
 	}
@@ -162,9 +178,14 @@ func (f file) join(ctx context.Context, id []byte) error {
 		if err != nil && !errors.Is(err, sql.ErrNoRows) || string(before) == string(id) {
 			return err
 		}
-		if _, err := tx.ExecContext(ctx, `INSERT INTO pending (handle, sid, gone, sealed)
-			SELECT handle, sid, 0, sealed FROM room WHERE handle NOT IN (SELECT handle FROM pending)`); err != nil {
-			return err
+		for _, q := range []string{
+			`INSERT INTO pending (handle, sid, gone, sealed) SELECT handle, sid, gone, sealed FROM aside WHERE handle NOT IN (SELECT handle FROM pending) ORDER BY seq`,
+			`DELETE FROM aside`, // another database may take it
+			`INSERT INTO pending (handle, sid, gone, sealed) SELECT handle, sid, 0, sealed FROM room WHERE handle NOT IN (SELECT handle FROM pending)`,
+		} {
+			if _, err := tx.ExecContext(ctx, q); err != nil {
+				return err
+			}
 		}
 		_, err = tx.ExecContext(ctx, `INSERT INTO about (name, value) VALUES ('shared', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value`, id)
 		return err
@@ -173,10 +194,17 @@ func (f file) join(ctx context.Context, id []byte) error {
 
 // alone forgets that there was a shared database: what is here is all there is.
 func (f file) alone(ctx context.Context) error {
-	for _, q := range []string{`DELETE FROM pending`, `DELETE FROM about WHERE name = 'shared'`} {
-		if _, err := f.db.ExecContext(ctx, q); err != nil {
-			return err
+	return f.inTx(ctx, func(tx *sql.Tx) error {
+		for _, q := range []string{
+			`DELETE FROM pending`, `DELETE FROM about WHERE name = 'shared'`,
+			// What the database had refused is a room like any other here, if its place is free.
+			`INSERT OR IGNORE INTO room (handle, sid, sealed) SELECT handle, sid, sealed FROM aside WHERE gone = 0 ORDER BY seq DESC`,
+			`DELETE FROM aside WHERE gone = 1 OR EXISTS (SELECT 1 FROM room WHERE room.handle = aside.handle AND room.sealed = aside.sealed)`,
+		} {
+			if _, err := tx.ExecContext(ctx, q); err != nil {
+				return err
+			}
 		}
-	}
-	return nil
+		return nil
+	})
 }

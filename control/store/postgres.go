@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -132,11 +133,11 @@ func (p *postgres) together(kept, put row) (row, error) {
 	}
 	a, err := p.sealer.room(kept)
 	if err != nil {
-		return row{}, err
+		return row{}, fmt.Errorf("%w: %w", errUnreadable, err)
 	}
 	b, err := p.sealer.room(put)
 	if err != nil {
-		return row{}, err
+		return row{}, fmt.Errorf("%w: %w", errUnreadable, err)
 	}
 	return p.sealer.row(p.merge(a, b))
 }
@@ -146,13 +147,20 @@ func (p *postgres) del(ctx context.Context, handle []byte, sid string) error {
 	return err
 }
 
+// errUnreadable says that a room has a row that cannot be put together with another.
+var errUnreadable = errors.New("it cannot be read")
+
+// refusals are the SQLSTATE classes of an answer about this very room: a value that the
+// database cannot take, a violated constraint, a view's check, a limit, a trigger's no
+// (PostgreSQL's manual, appendix A).
+var refusals = []string{"22", "23", "44", "54", "P0"}
+
 // refuses reports whether the database was there and said no to this very room, so
-// that asking again is in vain: a violated constraint or a value it cannot take
-// (SQLSTATE classes 23 and 22), or a row that does not open.
+// that asking again at once is in vain, or has a row of it that does not open.
 func refuses(err error) bool {
 	var e *pgconn.PgError
 	if errors.As(err, &e) {
-		return strings.HasPrefix(e.Code, "23") || strings.HasPrefix(e.Code, "22")
+		return len(e.Code) == 5 && slices.Contains(refusals, e.Code[:2])
 	}
-	return errors.Is(err, ErrWrongKey)
+	return errors.Is(err, errUnreadable)
 }

@@ -41,7 +41,7 @@ func TestSharedPostgres(t *testing.T) {
 	pg := pgtest.New(t)
 	for name, test := range map[string]func(*testing.T, *pgtest.Server, string){
 		"the same room": originsWriteTheSameRoom, "a file moves": fileMovesToPostgres,
-		"refusals": postgresIsRefused, "columns": columnsOfPostgresAreRegistered,
+		"refusals": postgresIsRefused, "columns": columnsOfPostgresAreRegistered, "aside": refusedIsKeptAside,
 	} {
 		t.Run(name, func(t *testing.T) {
 			database := strings.ReplaceAll(name, " ", "_")

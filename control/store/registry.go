@@ -38,6 +38,15 @@ func Columns() []Column {
 		{Table: "pending", Name: "gone", Class: residency.ClassMetadata, Retention: WithRoom},
 		{Table: "pending", Name: "sealed", Class: residency.ClassMetadata, Retention: WithRoom, Personal: true, Sealed: true},
 
+		// What the shared database has refused of that: in the file alone.
+		{Table: "aside", Name: "seq", Class: residency.ClassMetadata, Retention: WithRoom},
+		{Table: "aside", Name: "handle", Class: residency.ClassMetadata, Retention: WithRoom},
+		{Table: "aside", Name: "sid", Class: residency.ClassMetadata, Retention: WithRoom},
+		{Table: "aside", Name: "gone", Class: residency.ClassMetadata, Retention: WithRoom},
+		{Table: "aside", Name: "sealed", Class: residency.ClassMetadata, Retention: WithRoom, Personal: true, Sealed: true},
+		{Table: "aside", Name: "reason", Class: residency.ClassMetadata, Retention: WithRoom},
+		{Table: "aside", Name: "since", Class: residency.ClassMetadata, Retention: WithRoom},
+
 		// By which key and database they are known.
 		{Table: "about", Name: "name", Class: residency.ClassMetadata, Retention: WithFile},
 		{Table: "about", Name: "value", Class: residency.ClassMetadata, Retention: WithFile},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 )
@@ -131,6 +132,11 @@ func (s *shared) get(ctx context.Context, handle []byte) (row, bool, error) {
 		switch {
 		case err == nil && ok && !s.may(x):
 			return row{}, false, nil
+		case err == nil && !ok:
+			if x, ok, err = s.file.aside(ctx, handle); ok && !s.may(x) {
+				return row{}, false, err
+			}
+			return x, ok, err
 		case err == nil || ctx.Err() != nil:
 			return x, ok, err
 		}
@@ -167,7 +173,8 @@ func (s *shared) all(ctx context.Context) ([]row, error) {
 	if err := s.file.follow(ctx, permitted); err != nil {
 		s.log.Warn("the copy of the shared database is not brought up to date", "error", err)
 	}
-	return permitted, nil
+	permitted, err = s.file.withAside(ctx, permitted)
+	return slices.DeleteFunc(permitted, func(x row) bool { return !s.may(x) }), err
 }
 
 // lookEvery is how often a database that is there is asked whether it is: its absence
@@ -181,8 +188,12 @@ func (s *shared) run(ctx context.Context) {
 	for round := 0; ; round++ {
 		if !s.isDirect() {
 			s.doReturn(ctx)
+			s.doAskAgain(ctx)
 		} else if round%lookEvery == 0 {
 			s.doLook(ctx)
+		}
+		if round%askAgainEvery == 0 {
+			s.doAskAgain(ctx)
 		}
 		select {
 		case <-ctx.Done():
@@ -247,10 +258,12 @@ func (s *shared) replay(ctx context.Context) error {
 			return err
 		}
 		if err != nil {
-			s.log.Error("the shared database refuses what waited for it: it is lost when the copy here follows the database", "room", e.sid, "error", err)
-		}
-		if told := s.file.told(ctx, e, kept); told != nil {
-			return told
+			s.log.Error("the shared database refuses what waited for it: it is kept aside here, and asked about again; domicile state has it under store", "room", e.sid, "error", err)
+			if err := s.file.setAside(ctx, e, why(err), time.Now()); err != nil {
+				return err
+			}
+		} else if err := s.file.told(ctx, e, kept); err != nil {
+			return err
 		}
 		s.count(err == nil)
 	}
@@ -285,10 +298,12 @@ func (s *shared) catchUp(ctx context.Context) (bool, error) {
 // state is what an operator is told.
 func (s *shared) state(ctx context.Context) (State, error) {
 	entries, bytes, err := s.file.waiting(ctx)
+	list, aside, errAside := s.file.asides(ctx)
+	err = errors.Join(err, errAside)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := State{Backend: "postgres", Away: !s.direct, Problem: s.problem, Waiting: entries, WaitingBytes: bytes, LimitBytes: s.file.limit,
-		Replayed: s.replayed, Refused: s.refused}
+		Replayed: s.replayed, Refused: s.refused, Aside: aside, Asides: list}
 	if st.Away {
 		since := s.since.UTC()
 		st.Since = &since

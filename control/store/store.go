@@ -87,9 +87,12 @@ type State struct {
 	WaitingBytes int64 `json:"waiting_bytes"`
 	LimitBytes   int64 `json:"limit_bytes,omitempty"`
 	// Replayed are those that the database has taken since the node's start, Refused
-	// those that it did not want.
-	Replayed uint64 `json:"replayed"`
-	Refused  uint64 `json:"refused"`
+	// those that it did not want. Aside are kept here because it still does not; Asides
+	// are the first of them.
+	Replayed uint64  `json:"replayed"`
+	Refused  uint64  `json:"refused"`
+	Aside    int     `json:"aside"`
+	Asides   []Aside `json:"asides,omitempty"`
 }
 
 // Open opens the file, creating it with mode 0600 if it does not exist, checks

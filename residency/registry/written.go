@@ -176,7 +176,7 @@ func Documents() []Document {
 // Passing lists the structs of packages that write which are only read, shown or
 // sent: nothing of them is on a disk by itself.
 func Passing() []string {
-	return []string{"control/store.State", "residency/evidence.Announcement", "residency/evidence.Complaint", "residency/evidence.CountersignatureLine", "residency/evidence.Indexed",
+	return []string{"control/store.Aside", "control/store.State", "residency/evidence.Announcement", "residency/evidence.Complaint", "residency/evidence.CountersignatureLine", "residency/evidence.Indexed",
 		"residency/evidence.Manifest", "residency/evidence.PolicyLine", "residency/evidence.RoomLine", "residency/evidence.form",
 		"residency/evidence.Extract", "residency/evidence.File", "residency/vault.Manifest", "residency/vault.Part"}
 }
