@@ -2,11 +2,16 @@ package e2e
 
 import (
 	"fmt"
+	"net/http"
+	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/domicile/domicile/internal/steady"
+	"github.com/domicile/domicile/residency/vault"
 )
 
 // layered is a codec and how its layers are published.
@@ -66,6 +71,10 @@ func followTheTile(t *testing.T, m *mesh, l layered) {
 	}
 	tile := func(width, height int) { two.must(fmt.Sprintf(`tile(%d, %d)`, width, height), nil) }
 	watch(two, one, "sees the large picture", 30*time.Second, isLargest(l.height))
+	film := func() {}
+	if l.svc {
+		film = m.films(t, two, "layers-"+l.codec, l)
+	}
 	var codec string
 	two.must(`return (await incoming()).video.codec`, &codec)
 	if want := "video/" + l.codec; !strings.EqualFold(codec, want) {
@@ -85,6 +94,7 @@ func followTheTile(t *testing.T, m *mesh, l layered) {
 	}
 	tile(l.width, l.height)
 	watch(two, one, "sees the large picture again", 20*time.Second, isLargest(l.height))
+	film()
 	subscribed := func(is bool) {
 		two.must(fmt.Sprintf(`for (const p of room.remoteParticipants.values()) for (const pub of p.trackPublications.values()) pub.setSubscribed(%t)`, is), nil)
 	}
@@ -96,4 +106,52 @@ func followTheTile(t *testing.T, m *mesh, l layered) {
 	one.until("stops all layers", 20*time.Second, `const r = await rates(1500); return Object.keys(r).length > 1 && Object.values(r).every(n => n === 0)`)
 	subscribed(true)
 	height("sees the picture again", 15*time.Second, `> 0`)
+}
+
+// films records a room with one camera, until its result is called: that looks whether
+// the film has the pictures that a viewer got meanwhile, in the largest size.
+func (m *mesh) films(t *testing.T, viewer *tab, room string, l layered) (look func()) {
+	t.Helper()
+	record := func(action string) {
+		a := m.do(http.MethodPost, m.origin("waw")+"/api/rooms/"+room+"/recording", m.token(room, "one", ""), map[string]any{"action": action})
+		if a.status != http.StatusOK {
+			t.Fatalf("recording: %s: %d %s", action, a.status, a.body)
+		}
+	}
+	received := func() (n int) {
+		viewer.must(`return (await incoming()).video.framesReceived`, &n)
+		return n
+	}
+	var r recordingLine
+	state := func(want vault.State) func() bool {
+		return func() bool {
+			i := slices.IndexFunc(m.recordings(), func(r recordingLine) bool { return r.Room == room })
+			if i >= 0 {
+				r = m.recordings()[i]
+			}
+			return i >= 0 && r.State == want && r.Tracks == 1
+		}
+	}
+	record("start")
+	eventually(t, "the camera is recorded", 20*time.Second, state(vault.StateRecording))
+	before := received()
+	return func() {
+		t.Helper()
+		var came int
+		eventually(t, "the viewer has got a second of pictures", 30*time.Second, func() bool { came = received() - before; return came >= 30 })
+		record("stop")
+		eventually(t, "the recording is complete", 20*time.Second, state(vault.StateFinished))
+		path := filepath.Join(t.TempDir(), "film.mkv")
+		m.mustRun("recordings", "export", r.ID, "-o", path, "-q")
+		// Every packet is to hold one picture that a player shows, and none that it cannot.
+		out, err := exec.Command("ffprobe", "-v", "error", "-count_packets", "-count_frames", "-show_entries", "stream=height,nb_read_packets,nb_read_frames", "-of", "csv=p=0", path).CombinedOutput()
+		var height, packets, frames int
+		if n, _ := fmt.Sscanf(strings.TrimSpace(string(out)), "%d,%d,%d", &height, &frames, &packets); n != 3 || err != nil {
+			t.Fatalf("ffprobe: %v: %s", err, out)
+		}
+		t.Logf("%d pictures of %d lines recorded while the viewer got %d", frames, height, came)
+		if frames != packets || 3*frames < 2*came || height < l.height {
+			t.Errorf("%d packets, %d pictures of %d lines recorded; the viewer got %d, want two thirds and %d lines", packets, frames, height, came, l.height)
+		}
+	}
 }

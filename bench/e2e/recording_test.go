@@ -22,12 +22,12 @@ import (
 
 // recordingLine is what `domicile recordings list --json` says of a recording.
 type recordingLine struct {
-	ID, Node, Country, Problem string
-	State                      vault.State
-	Started                    time.Time
-	Ended                      *time.Time
-	Tracks                     int
-	Bytes                      int64
+	ID, Room, Node, Country, Problem string
+	State                            vault.State
+	Started                          time.Time
+	Ended                            *time.Time
+	Tracks                           int
+	Bytes                            int64
 }
 
 func (m *mesh) recordings() (list []recordingLine) {
