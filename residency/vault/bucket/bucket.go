@@ -1,7 +1,8 @@
 // Package bucket keeps sealed objects in an S3-compatible store: it puts them there,
 // reads them back, lists and removes them. What goes in is sealed before; where the
 // store lies, and whether it may have something, is asked by who calls. It keeps
-// nothing, retries little, and answers within the deadline that it is given.
+// nothing, retries little, answers within the deadline that it is given, and gives up a
+// store that says nothing any more.
 package bucket
 
 import (
@@ -40,12 +41,15 @@ type Bucket struct {
 const answersWithin = 10 * time.Second
 
 // Open makes a client; it does not ask the store yet, which may be away.
-func Open(cfg Config) (*Bucket, error) {
+func Open(cfg Config) (*Bucket, error) { return open(cfg, stallsAfter) }
+
+func open(cfg Config, stalls time.Duration) (*Bucket, error) {
 	transport, err := minio.DefaultTransport(!cfg.Plaintext)
 	if err != nil {
 		return nil, fmt.Errorf("open bucket %q: %w", cfg.Bucket, err)
 	}
 	transport.ResponseHeaderTimeout = answersWithin
+	transport.DialContext = patiently(transport.DialContext, stalls)
 	client, err := minio.New(cfg.Endpoint, &minio.Options{
 		Creds: credentials.NewStaticV4(cfg.Access, cfg.Secret, ""), Secure: !cfg.Plaintext, Region: cfg.Region,
 		Transport: transport, MaxRetries: 1, // who calls tries again
