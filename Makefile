@@ -178,9 +178,11 @@ s3-test: toolchain ## recordings in a bucket of a real S3 server (builds versity
 	@VERSITYGW=$(CURDIR)/bin/versitygw go test -count=1 -tags s3 -v ./residency/vault/bucket
 
 .PHONY: recorder-kills
-recorder-kills: toolchain ## what kill -9 costs a recording: N processes (1000) at random moments (RECORD=1 writes bench/results)
-	$(say) "killing processes that record, N=$(or $(N),1000) (3 seconds each, three at a time)"
-	@go test -count=1 -timeout 0 -v -run '^TestKilledRecorder$$' ./node/record -kills $(or $(N),1000) $(if $(RECORD),-kills.record)
+recorder-kills: web ## what kill -9 costs a recording: N processes (1000) at random moments, each film opened in Chromium (RECORD=1 writes bench/results)
+	$(say) "killing processes that record, N=$(or $(N),1000) (3 seconds each, three at a time), then opening what is left in Chromium"
+	@films=$$(mktemp -d); trap 'rm -r "$$films"' EXIT; \
+	  go test -count=1 -timeout 0 -v -run '^TestKilledRecorder$$' ./node/record -kills $(or $(N),1000) -kills.keep "$$films" $(if $(RECORD),-kills.record) && \
+	  go test -count=1 -timeout 0 -tags network -v -run '^TestFilmsOpen$$' ./bench/e2e -films "$$films" $(if $(RECORD),-films.record $(CURDIR)/bench/results/$$(date -u +%F)-recorder-kills.json)
 
 .PHONY: bench-export
 bench-export: toolchain ## how fast an hour of ten tracks is exported as it was sent (3 GB of disk; RECORD=1 writes bench/results)

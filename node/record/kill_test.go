@@ -29,6 +29,7 @@ import (
 var (
 	kills      = flag.Int("kills", 6, "how many recorders TestKilledRecorder kills")
 	killRecord = flag.Bool("kills.record", false, "write what TestKilledRecorder found into bench/results")
+	killKeep   = flag.String("kills.keep", "", "a folder for what is left of each recording, as WebM")
 )
 
 // killedEnv names the folder of a process that records until it is killed.
@@ -328,6 +329,12 @@ func (k *killed) look(t *testing.T, dir string, id vault.ID, given map[string]in
 	path := filepath.Join(dir, "out.mkv")
 	if _, err := Export(t.Context(), r, ExportOptions{Path: path, Format: MKV}); err != nil {
 		return err
+	}
+	if *killKeep != "" {
+		film := filepath.Join(*killKeep, filepath.Base(dir)+".webm")
+		if _, err := Export(t.Context(), r, ExportOptions{Path: film, Format: WebM}); err != nil {
+			return err
+		}
 	}
 	b, err := exec.Command("ffprobe", "-v", "error", "-show_entries", "stream=codec_name", "-of", "csv=p=0", path).CombinedOutput()
 	if lines := len(bytes.Fields(b)); err != nil || lines != len(has) {
