@@ -255,3 +255,18 @@ func FuzzEntries(f *testing.F) {
 		}
 	})
 }
+
+// The parameter sets of a keyframe whose picture never comes are no picture, and are
+// those of the keyframe that follows.
+func TestParameterSetsAlone(t *testing.T) {
+	h := &h264{}
+	sets := appendNAL(appendNAL(nil, []byte{0x67, 0x42, 0, 0x1f}), []byte{0x68, 0xce})
+	picture := appendNAL(nil, []byte{0x65, 0x88, 0x84})
+	if got, key := h.finish(sets); len(got) != 0 || key {
+		t.Errorf("%d bytes of parameter sets became %d bytes, keyframe %v", len(sets), len(got), key)
+	}
+	got, isKey := h.finish(picture)
+	if want := append(slices.Clone(sets), picture...); !isKey || !bytes.Equal(got, want) {
+		t.Errorf("keyframe %v, %d bytes, want %d", isKey, len(got), len(want))
+	}
+}

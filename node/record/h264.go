@@ -9,6 +9,7 @@ import (
 
 // The NAL unit types that matter here (RFC 6184 section 5.2).
 const (
+	nalSlice = 1 // … to nalIDR: of a picture
 	nalIDR   = 5
 	nalSPS   = 7
 	nalPPS   = 8
@@ -52,10 +53,14 @@ func (h *h264) add(f, payload []byte) ([]byte, error) {
 	return append(f, b...), nil
 }
 
+// finish stores nothing for a frame without a picture: where one layer of simulcast takes
+// over from another, its keyframe may end with the parameter sets.
 func (h *h264) finish(f []byte) ([]byte, bool) {
-	idr, sps, pps := false, []byte(nil), []byte(nil)
+	picture, idr, sps, pps := false, false, []byte(nil), []byte(nil)
 	for nal := range nalUnits(f) {
-		switch nal[0] & 0x1f {
+		t := nal[0] & 0x1f
+		picture = picture || t >= nalSlice && t <= nalIDR
+		switch t {
 		case nalIDR:
 			idr = true
 		case nalSPS:
@@ -69,6 +74,9 @@ func (h *h264) finish(f []byte) ([]byte, bool) {
 	}
 	if pps != nil {
 		h.pps = append(h.pps[:0], pps...)
+	}
+	if !picture {
+		return nil, false
 	}
 	if !idr || len(h.sps) == 0 || len(h.pps) == 0 {
 		return f, false
