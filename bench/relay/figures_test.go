@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -44,8 +45,10 @@ type result struct {
 }
 
 type way struct {
-	Sent  Report `json:"sent"`
-	Heard Report `json:"heard"`
+	Sent   Report  `json:"sent"`
+	Heard  Report  `json:"heard"`
+	Others float64 `json:"others_cores"`    // processors that other programs, and the kernel, used meanwhile
+	Added  *Turn   `json:"added,omitempty"` // to the delays of the floor
 }
 
 // place is where the two ends are.
@@ -103,21 +106,47 @@ func (p *process) report(t *testing.T) (r Report) {
 	return r
 }
 
-func measure(t *testing.T, at place, by string, load Load) way {
+// startIn is when the first turn begins: links are up then, and it is known what
+// passes. turnGap lies between two turns.
+const startIn, turnGap = 3 * time.Second, 250 * time.Millisecond
+
+// measure has ways take turns, so that what the machine does besides meets all of them.
+func measure(t *testing.T, at place, load Load, turns int, ways []string) map[string]way {
 	t.Helper()
-	ids, err := Issue("a", "b")
-	if err != nil {
-		t.Fatal(err)
-	}
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	begin := time.Now().Add(3 * time.Second) // links are up, and it is known what passes
-	hear := start(t, at.command(self), Order{Role: "hear", Way: by, Load: load, At: at.far, Begin: begin, Identity: ids["b"]})
-	addr := hear.report(t).Addr
-	send := start(t, exec.Command(self), Order{Role: "send", Way: by, Load: load, At: at.near, Peer: addr, Begin: begin, Identity: ids["a"]})
-	return way{Sent: send.report(t), Heard: hear.report(t)}
+	type ends struct{ send, hear *process }
+	running, begin := map[string]ends{}, time.Now().Add(startIn)
+	for i, by := range ways {
+		ids, err := Issue("a", "b")
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := Order{Role: "hear", Way: by, Load: load, At: at.far, Identity: ids["b"], Profile: profile(by, "hear")}
+		for turn := range turns {
+			o.Turns = append(o.Turns, begin.Add(time.Duration(turn*len(ways)+i)*(load.Warm+load.Measured+turnGap)))
+		}
+		e := ends{hear: start(t, at.command(self), o)}
+		o.Role, o.At, o.Peer, o.Identity, o.Profile = "send", at.near, e.hear.report(t).Addr, ids["a"], profile(by, "send")
+		e.send = start(t, exec.Command(self), o)
+		running[by] = e
+	}
+	all := map[string]way{}
+	for by, e := range running {
+		w := way{Sent: e.send.report(t), Heard: e.hear.report(t)}
+		w.Others = w.Sent.Spent.Machine - w.Sent.Spent.CPU - w.Heard.Spent.CPU
+		all[by] = w
+	}
+	for by, w := range all {
+		if floor, ok := all["floor"]; ok && by != "floor" {
+			h, f := w.Heard.Heard, floor.Heard.Heard
+			w.Added = &Turn{PacketsP50: h.PacketsP50 - f.PacketsP50, PacketsP99: h.PacketsP99 - f.PacketsP99}
+			all[by] = w
+		}
+	}
+	return all
 }
 
 // TestFigures measures a hop: go test -tags figures -run TestFigures/NAME ./bench/relay
@@ -128,25 +157,30 @@ func TestFigures(t *testing.T) {
 		name, path string
 		place      func(*testing.T) place
 		load       Load
+		turns      int
 		ways       []string
 	}{
 		{"relay-20k", "loopback", func(*testing.T) place { return loopback },
-			Load{Cameras: 40, Layers: 1, PerFrame: 17, Size: 1200, Warm: 4 * time.Second, Measured: 8 * time.Second}, ways("floor", "udp", "quic")},
+			Load{Cameras: 40, Layers: 1, PerFrame: 17, Size: 1200, Warm: 2 * time.Second, Measured: 3 * time.Second}, 4, ways("floor", "udp", "quic")},
 		{"relay-tracks", "loopback", func(*testing.T) place { return loopback },
-			Load{Cameras: 100, Layers: 1, PerFrame: 2, Size: 1100, Voices: 500, Warm: 4 * time.Second, Measured: 8 * time.Second}, ways("floor", "udp", "quic")},
+			Load{Cameras: 100, Layers: 1, PerFrame: 2, Size: 1100, Voices: 500, Warm: 2 * time.Second, Measured: 3 * time.Second}, 4, ways("floor", "udp", "quic")},
 		{"relay-loss", "20 ms each way (round trip 40 ms), 1 % loss each way", func(t *testing.T) place { return behind(t, lossy) },
-			Load{Cameras: 10, Layers: 1, PerFrame: 17, Size: 1200, Voices: 200, Warm: 5 * time.Second, Measured: 15 * time.Second}, ways("udp", "quic")},
+			Load{Cameras: 10, Layers: 1, PerFrame: 17, Size: 1200, Voices: 200, Warm: 5 * time.Second, Measured: 15 * time.Second}, 1, ways("udp", "quic")},
 		{"relay-narrow", "20 ms each way, 4 Mbit/s, at most 150 kB wait for it", func(t *testing.T) place { return behind(t, narrow) },
-			Load{Cameras: 4, Layers: 3, PerFrame: 2, Size: 1150, Voices: 10, Warm: 5 * time.Second, Measured: 15 * time.Second}, ways("udp", "quic")},
+			Load{Cameras: 4, Layers: 3, PerFrame: 2, Size: 1150, Voices: 10, Warm: 5 * time.Second, Measured: 15 * time.Second}, 1, ways("udp", "quic")},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			at := c.place(t)
-			r := result{Scenario: c.name, Path: c.path, Load: c.load, Packets: c.load.Packets(), Video: c.load.Bits() / 1e6, Ways: map[string]way{},
+			r := result{Scenario: c.name, Path: c.path, Load: c.load, Packets: c.load.Packets(), Video: c.load.Bits() / 1e6,
 				When: time.Now().UTC(), Command: "go test -tags figures -v -run TestFigures/" + c.name + " ./bench/relay -relay.record", Commit: commit()}
+			r.Ways = measure(t, at, c.load, c.turns, c.ways)
 			for _, by := range c.ways {
-				r.Ways[by] = measure(t, at, by, c.load)
 				w := r.Ways[by]
 				t.Logf("%-5s tx %.2f µs, %+v", by, w.Sent.CPU, *w.Heard.Heard)
+				t.Logf("      sender %+v, frames late by %.2f ms (p99), receiver %+v", w.Sent.Spent, w.Sent.LateBy, w.Heard.Spent)
+				if w.Added != nil {
+					t.Logf("      it adds %+v ms; other programs had %.2f cores", *w.Added, w.Others)
+				}
 				for _, m := range w.Sent.Trace {
 					t.Logf("      %+v", m)
 				}
@@ -166,13 +200,23 @@ func TestFigures(t *testing.T) {
 	}
 }
 
-var only = flag.String("relay.way", "", "measure this way alone: floor, udp or quic")
+var only = flag.String("relay.way", "", "measure these ways alone, of floor, udp and quic: floor,udp")
 
 func ways(all ...string) []string {
 	if *only != "" {
-		return []string{*only}
+		return strings.Split(*only, ",")
 	}
 	return all
+}
+
+var profiles = flag.String("relay.profile", "", "write processor profiles into this directory")
+
+// profile is the file for a process' profile, empty for none.
+func profile(by, role string) string {
+	if *profiles == "" {
+		return ""
+	}
+	return filepath.Join(*profiles, by+"-"+role+".pprof")
 }
 
 func commit() string {

@@ -8,7 +8,11 @@ package relay
 import (
 	"encoding/binary"
 	"math"
+	"math/rand/v2"
+	"os"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -17,13 +21,17 @@ import (
 // Load is what is played over a hop.
 type Load struct {
 	Cameras  int           `json:"cameras"`
-	Layers   int           `json:"layers"`    // of each, the next with twice the packets
-	PerFrame int           `json:"per_frame"` // packets of the lowest layer, 30 times a second
-	Size     int           `json:"size"`      // bytes of a packet of video
-	Voices   int           `json:"voices"`    // 50 packets of 120 bytes a second each
-	Warm     time.Duration `json:"warm_ns"`
-	Measured time.Duration `json:"measured_ns"`
+	Layers   int           `json:"layers"`      // of each, the next with twice the packets
+	PerFrame int           `json:"per_frame"`   // packets of the lowest layer, 30 times a second
+	Size     int           `json:"size"`        // bytes of a packet of video
+	Voices   int           `json:"voices"`      // 50 packets of 120 bytes a second each
+	Warm     time.Duration `json:"warm_ns"`     // of a turn
+	Measured time.Duration `json:"measured_ns"` // likewise
 }
+
+// phaseSeed makes the moments at which cameras and voices begin. They are chance, as
+// those of people are, and the same for all that is measured.
+const phaseSeed = 20261122
 
 const (
 	frameEvery, voiceEvery = time.Second / 30, 20 * time.Millisecond
@@ -52,18 +60,33 @@ func (l Load) Bits() float64 {
 // Tracks is how many there are: cameras, then voices.
 func (l Load) Tracks() int { return l.Cameras + l.Voices }
 
-// Play offers packets from begin on, until all is played. Tracks are not in step.
-func (l Load) Play(begin time.Time, offer func(track int, layer uint8, last bool, rtp []byte), tick func()) {
+// phases are when tracks begin, within their first frame.
+func (l Load) phases() []time.Duration {
+	rng, list := rand.New(rand.NewPCG(phaseSeed, 0)), make([]time.Duration, l.Tracks())
+	for i := range list {
+		list[i] = time.Duration(rng.Int64N(int64(l.every(i))))
+	}
+	return list
+}
+
+// every is the time between two frames of a track.
+func (l Load) every(track int) time.Duration {
+	if track < l.Cameras {
+		return frameEvery
+	}
+	return voiceEvery
+}
+
+// Play offers packets from begin on, until all of a turn is played, and returns how
+// late the frames were that count. A frame is offered at once; a packet's delay is
+// counted from when it was offered.
+func (l Load) Play(begin time.Time, offer func(track int, layer uint8, last bool, rtp []byte), tick func()) (late []time.Duration) {
 	rtp := make([]byte, max(l.Size, voiceSize))
 	rtp[0] = 0x80
 	frames := make([]uint32, l.Tracks())
+	phases := l.phases()
 	due := func(track int) time.Time {
-		every, n := frameEvery, l.Cameras
-		at := track
-		if track >= l.Cameras {
-			every, n, at = voiceEvery, l.Voices, track-l.Cameras
-		}
-		return begin.Add(time.Duration(frames[track])*every + every*time.Duration(at)/time.Duration(n))
+		return begin.Add(time.Duration(frames[track])*l.every(track) + phases[track])
 	}
 	put := func(track int, layer uint8, p int, last bool, size int) {
 		binary.BigEndian.PutUint16(rtp[2:], uint16(p))
@@ -74,7 +97,10 @@ func (l Load) Play(begin time.Time, offer func(track int, layer uint8, last bool
 	end := begin.Add(l.Warm + l.Measured)
 	for now := time.Now(); now.Before(end); now = time.Now() {
 		for track := range frames {
-			for !due(track).After(now) {
+			for at := due(track); !at.After(now); at = due(track) {
+				if now.Sub(begin) >= l.Warm {
+					late = append(late, now.Sub(at))
+				}
 				if track >= l.Cameras {
 					put(track, 0, 0, true, voiceSize)
 				} else {
@@ -90,6 +116,7 @@ func (l Load) Play(begin time.Time, offer func(track int, layer uint8, last bool
 		tick()
 		time.Sleep(500 * time.Microsecond)
 	}
+	return late
 }
 
 // Heard is what became of a load.
@@ -110,21 +137,29 @@ type Heard struct {
 	VoicesMost      float64 `json:"voice_ms_most"`
 	CPU             float64 `json:"cpu_us_per_packet"` // of the process
 	MegabitsASecond float64 `json:"video_mbps"`
+	Turns           []Turn  `json:"turns"`
+}
+
+// Turn is what one turn came to.
+type Turn struct {
+	PacketsP50 float64 `json:"packet_ms_p50"`
+	PacketsP99 float64 `json:"packet_ms_p99"`
 }
 
 // Listener takes what arrives.
 type Listener struct {
 	load  Load
-	begin time.Time
+	turns []time.Time // when they begin
 
 	mu     sync.Mutex
 	frames map[frameKey]*frame
-	delays []time.Duration
+	delays [][]time.Duration // of each turn
 	voices []time.Duration
 	bytes  int
 }
 
 type frameKey struct {
+	turn  int
 	track int
 	layer uint8
 	n     uint32
@@ -135,9 +170,13 @@ type frame struct {
 	first, last int64
 }
 
-// NewListener returns one for a load that begins at begin.
-func NewListener(l Load, begin time.Time) *Listener {
-	return &Listener{load: l, begin: begin, frames: map[frameKey]*frame{}, delays: make([]time.Duration, 0, 1<<20)}
+// NewListener returns one for a load that is played in turns, which begin at these times.
+func NewListener(l Load, turns ...time.Time) *Listener {
+	x := &Listener{load: l, turns: turns, frames: map[frameKey]*frame{}}
+	for range turns {
+		x.delays = append(x.delays, make([]time.Duration, 0, int(l.Packets()*l.Measured.Seconds()*1.1)))
+	}
+	return x
 }
 
 // Take takes packets of a track.
@@ -150,17 +189,18 @@ func (x *Listener) Take(track int, layer uint8, packets [][]byte) {
 			continue
 		}
 		at := int64(binary.BigEndian.Uint64(rtp[12:]))
-		if !x.counts(time.Unix(0, at)) {
+		turn := x.turn(time.Unix(0, at))
+		if turn < 0 {
 			continue
 		}
 		delay := time.Duration(now.UnixNano() - at)
-		x.delays = append(x.delays, delay)
+		x.delays[turn] = append(x.delays[turn], delay)
 		if track >= x.load.Cameras {
 			x.voices = append(x.voices, delay)
 			continue
 		}
 		x.bytes += len(rtp)
-		k := frameKey{track, layer, binary.BigEndian.Uint32(rtp[4:])}
+		k := frameKey{turn, track, layer, binary.BigEndian.Uint32(rtp[4:])}
 		f := x.frames[k]
 		if f == nil {
 			f = &frame{first: at}
@@ -171,16 +211,21 @@ func (x *Listener) Take(track int, layer uint8, packets [][]byte) {
 	}
 }
 
-func (x *Listener) counts(at time.Time) bool {
-	return !at.Before(x.begin.Add(x.load.Warm)) && at.Before(x.begin.Add(x.load.Warm+x.load.Measured))
+// turn is that in which what was offered at a moment counts, -1 if it does not.
+func (x *Listener) turn(at time.Time) int {
+	return slices.IndexFunc(x.turns, func(begin time.Time) bool {
+		since := at.Sub(begin)
+		return since >= x.load.Warm && since < x.load.Warm+x.load.Measured
+	})
 }
 
 // Result is what became of all that was offered in the time that is measured.
 func (x *Listener) Result(cpu time.Duration) Heard {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	seconds := x.load.Measured.Seconds()
-	h := Heard{Packets: len(x.delays), VoicesHeard: len(x.voices), Voices: offered(x.load.Voices, seconds, voiceEvery),
+	seconds := x.load.Measured.Seconds() * float64(len(x.turns))
+	delays := slices.Concat(x.delays...)
+	h := Heard{Packets: len(delays), VoicesHeard: len(x.voices), Voices: offered(x.load.Voices, seconds, voiceEvery),
 		Lowest: offered(x.load.Cameras, seconds, frameEvery), MegabitsASecond: float64(x.bytes*8) / seconds / 1e6}
 	h.Frames = h.Lowest * x.load.Layers
 	var whole []time.Duration
@@ -193,7 +238,12 @@ func (x *Listener) Result(cpu time.Duration) Heard {
 			}
 		}
 	}
-	h.PacketsP50, h.PacketsP99, _ = percentiles(x.delays)
+	h.PacketsP50, h.PacketsP99, _ = percentiles(delays)
+	for _, d := range x.delays {
+		var t Turn
+		t.PacketsP50, t.PacketsP99, _ = percentiles(d)
+		h.Turns = append(h.Turns, t)
+	}
 	h.FramesP50, h.FramesP99, _ = percentiles(whole)
 	h.VoicesP50, h.VoicesP99, h.VoicesMost = percentiles(x.voices)
 	if h.Packets > 0 {
@@ -217,11 +267,32 @@ func percentiles(d []time.Duration) (p50, p99, most float64) {
 	return at(0.5), at(0.99), at(1)
 }
 
-// Used is the processor time of this process.
-func Used() time.Duration {
+// machine is what all cores did, since they began.
+type machine struct{ busy, stolen time.Duration }
+
+// look reads /proc/stat, in hundredths of a second: user, nice, system, idle, iowait,
+// irq, softirq, steal.
+func look() (m machine) {
+	b, _ := os.ReadFile("/proc/stat")
+	line, _, _ := strings.Cut(string(b), "\n")
+	for i, word := range strings.Fields(line) {
+		n, _ := strconv.Atoi(word)
+		d := time.Duration(n) * 10 * time.Millisecond
+		switch i {
+		case 1, 2, 3, 6, 7:
+			m.busy += d
+		case 8:
+			m.stolen = d
+		}
+	}
+	return m
+}
+
+// Used is the processor time of this process, and how often a thread of it waited.
+func Used() (cpu time.Duration, switches int64) {
 	var u syscall.Rusage
 	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
-		return 0
+		return 0, 0
 	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano()), u.Nvcsw
 }

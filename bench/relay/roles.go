@@ -18,6 +18,8 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"runtime/debug"
+	"runtime/pprof"
 	"time"
 
 	"github.com/domicile/domicile/relay"
@@ -32,10 +34,11 @@ type Order struct {
 	Role     string         `json:"role"` // send or hear
 	Way      string         `json:"way"`  // floor, udp or quic
 	Load     Load           `json:"load"`
-	At       netip.Addr     `json:"at"`   // own address
-	Peer     netip.AddrPort `json:"peer"` // the other's, told to who sends
-	Begin    time.Time      `json:"begin"`
+	At       netip.Addr     `json:"at"`    // own address
+	Peer     netip.AddrPort `json:"peer"`  // the other's, told to who sends
+	Turns    []time.Time    `json:"turns"` // when they begin
 	Identity *Credentials   `json:"identity"`
+	Profile  string         `json:"profile,omitempty"` // file for a processor profile of what is measured
 }
 
 // Report is what a process found.
@@ -43,9 +46,20 @@ type Report struct {
 	Addr   netip.AddrPort `json:"addr"` // told first, by who hears
 	Heard  *Heard         `json:"heard,omitempty"`
 	CPU    float64        `json:"cpu_us_per_packet,omitempty"`
+	Spent  Spent          `json:"spent"`
+	LateBy float64        `json:"frames_late_ms_p99,omitempty"` // offered by the generator
 	Stats  *relay.Stats   `json:"stats,omitempty"`
 	Trace  []Moment       `json:"trace,omitempty"`
 	Failed string         `json:"failed,omitempty"`
+}
+
+// Spent is what was used while it was measured, of all turns together, per second.
+type Spent struct {
+	CPU      float64 `json:"cpu_s"`      // of this process
+	Switches float64 `json:"switches"`   // of its threads: each had nothing to do
+	Machine  float64 `json:"machine_s"`  // of all processors, whoever used them
+	Stolen   float64 `json:"stolen_s"`   // that the machine below gave to others
+	GC       float64 `json:"gc_pause_s"` // of this process
 }
 
 // Moment is what a sender believed of the path.
@@ -144,20 +158,72 @@ func (o *Order) do(tell func(Report)) (Report, error) {
 	return o.link(tell)
 }
 
-// spent measures the processor time between the two ends of what is measured.
-func (o *Order) spent() <-chan time.Duration {
-	ch := make(chan time.Duration, 1)
+// spent measures what is used while something is measured.
+func (o *Order) spent() <-chan Spent {
+	ch := make(chan Spent, 1)
 	go func() {
-		time.Sleep(time.Until(o.Begin.Add(o.Load.Warm)))
-		before := Used()
-		time.Sleep(time.Until(o.Begin.Add(o.Load.Warm + o.Load.Measured)))
-		ch <- Used() - before
+		var sum Spent
+		for i, begin := range o.Turns {
+			time.Sleep(time.Until(begin.Add(o.Load.Warm)))
+			end := o.profile(i)
+			before := spentSoFar()
+			time.Sleep(time.Until(begin.Add(o.Load.Warm + o.Load.Measured)))
+			after := spentSoFar()
+			end()
+			seconds := o.Load.Measured.Seconds() * float64(len(o.Turns))
+			sum.CPU += (after.CPU - before.CPU) / seconds
+			sum.Switches += (after.Switches - before.Switches) / seconds
+			sum.Machine += (after.Machine - before.Machine) / seconds
+			sum.Stolen += (after.Stolen - before.Stolen) / seconds
+			sum.GC += (after.GC - before.GC) / seconds
+		}
+		ch <- sum
 	}()
 	return ch
 }
 
-func (o *Order) perPacket(d time.Duration) float64 {
-	return float64(d.Microseconds()) / (o.Load.Packets() * o.Load.Measured.Seconds())
+func spentSoFar() Spent {
+	m := look()
+	var mem debug.GCStats
+	debug.ReadGCStats(&mem)
+	cpu, switches := Used()
+	return Spent{CPU: cpu.Seconds(), Switches: float64(switches), Machine: m.busy.Seconds(), Stolen: m.stolen.Seconds(), GC: mem.PauseTotal.Seconds()}
+}
+
+// profile begins a processor profile of the first turn where one is asked for, and
+// returns what ends it. It costs a little itself.
+func (o *Order) profile(turn int) (end func()) {
+	if turn > 0 || o.Profile == "" {
+		return func() {}
+	}
+	f, err := os.Create(o.Profile)
+	if err != nil {
+		slog.Error("profile", "error", err)
+		return func() {}
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		slog.Error("profile", "error", err)
+	}
+	return func() {
+		pprof.StopCPUProfile()
+		f.Close()
+	}
+}
+
+// sent is the report of who played all turns.
+func (o *Order) sent(late []time.Duration, spent <-chan Spent) Report {
+	s := <-spent
+	_, p99, _ := percentiles(late)
+	return Report{CPU: s.CPU * 1e6 / o.Load.Packets(), Spent: s, LateBy: p99}
+}
+
+// play plays all turns.
+func (o *Order) play(offer func(track int, layer uint8, last bool, rtp []byte), tick func()) (late []time.Duration) {
+	for _, begin := range o.Turns {
+		time.Sleep(time.Until(begin))
+		late = append(late, o.Load.Play(begin, offer, tick)...)
+	}
+	return late
 }
 
 func floorSecret(uint32) ([]byte, error) { return make([]byte, seal.SecretSize), nil }
@@ -178,21 +244,21 @@ func (o *Order) sendFloor() (Report, error) {
 		used = 0
 	}
 	spent := o.spent()
-	o.Load.Play(o.Begin, func(track int, layer uint8, last bool, rtp []byte) {
+	late := o.play(func(track int, layer uint8, last bool, rtp []byte) {
 		if used+2048 > len(arena) || out.Full() {
 			flush()
 		}
 		b := arena[used : used+wire.HopSize+2]
 		b[wire.HopSize], b[wire.HopSize+1] = byte(track>>8), byte(track)
 		b = append(b, rtp...)
-		sealed, err := sealer.Seal(b, o.Begin)
+		sealed, err := sealer.Seal(b, o.Turns[0])
 		if err != nil {
 			return
 		}
 		used += len(sealed)
 		out.Add(sealed)
 	}, flush)
-	return Report{CPU: o.perPacket(<-spent)}, nil
+	return o.sent(late, spent), nil
 }
 
 func (o *Order) hearFloor(tell func(Report)) (Report, error) {
@@ -205,7 +271,7 @@ func (o *Order) hearFloor(tell func(Report)) (Report, error) {
 	if err != nil {
 		return Report{}, err
 	}
-	x, one := NewListener(o.Load, o.Begin), make([][]byte, 1)
+	x, one := NewListener(o.Load, o.Turns...), make([][]byte, 1)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -214,19 +280,18 @@ func (o *Order) hearFloor(tell func(Report)) (Report, error) {
 			if err != nil {
 				return
 			}
-			if b, err = opener.Open(h, b, o.Begin); err == nil && len(b) > 2 {
+			if b, err = opener.Open(h, b, o.Turns[0]); err == nil && len(b) > 2 {
 				one[0] = b[2:]
 				x.Take(int(b[0])<<8|int(b[1]), 0, one)
 			}
 		}) == nil {
 		}
 	}()
-	cpu := <-o.spent()
+	spent := <-o.spent()
 	time.Sleep(time.Second)
 	sock.Close()
 	<-done
-	h := x.Result(cpu)
-	return Report{Heard: &h}, nil
+	return o.heard(x, spent), nil
 }
 
 // node is one end of a link.
@@ -319,16 +384,22 @@ func (ear) Report(uint8, wire.SenderReport, time.Time)     {}
 
 // hear binds the aliases of all tracks: they count from 1.
 func (o *Order) hear(l *relay.Link, p residency.Permit) (Report, error) {
-	x := NewListener(o.Load, o.Begin)
+	x := NewListener(o.Load, o.Turns...)
 	for i := range o.Load.Tracks() {
 		if err := l.Bind(p, uint32(i+1), ear{x, i}); err != nil {
 			return Report{}, err
 		}
 	}
-	cpu := <-o.spent()
+	spent := <-o.spent()
 	time.Sleep(time.Second)
-	h, s := x.Result(cpu), l.Stats()
-	return Report{Heard: &h, Stats: &s}, nil
+	r, s := o.heard(x, spent), l.Stats()
+	r.Stats = &s
+	return r, nil
+}
+
+func (o *Order) heard(x *Listener, spent Spent) Report {
+	h := x.Result(time.Duration(spent.CPU * float64(len(o.Turns)) * float64(o.Load.Measured)))
+	return Report{Heard: &h, Spent: spent}
 }
 
 func (o *Order) send(l *relay.Link, p residency.Permit) (Report, error) {
@@ -341,8 +412,8 @@ func (o *Order) send(l *relay.Link, p residency.Permit) (Report, error) {
 	}
 	spent := o.spent()
 	trace := o.trace(l)
-	o.Load.Play(o.Begin, func(track int, layer uint8, last bool, rtp []byte) { tracks[track].Offer(layer, last, rtp) }, func() {})
-	r := Report{CPU: o.perPacket(<-spent)}
+	late := o.play(func(track int, layer uint8, last bool, rtp []byte) { tracks[track].Offer(layer, last, rtp) }, func() {})
+	r := o.sent(late, spent)
 	s := l.Stats()
 	r.Stats, r.Trace = &s, <-trace
 	time.Sleep(1500 * time.Millisecond) // what is lost is asked for meanwhile
@@ -354,8 +425,9 @@ func (o *Order) trace(l *relay.Link) <-chan []Moment {
 	ch := make(chan []Moment, 1)
 	go func() {
 		var list []Moment
-		for at := time.Duration(0); at < o.Load.Warm+o.Load.Measured; at += time.Second / 2 {
-			time.Sleep(time.Until(o.Begin.Add(at)))
+		begin := o.Turns[0]
+		for at := time.Duration(0); at < o.Turns[len(o.Turns)-1].Sub(begin)+o.Load.Warm+o.Load.Measured; at += time.Second / 2 {
+			time.Sleep(time.Until(begin.Add(at)))
 			s, m := l.Stats(), Moment{At: at.Seconds()}
 			if s.UDP != nil {
 				m.Estimate, m.Because, m.Queue, m.Held = s.UDP.Estimate/1e6, s.UDP.Because, float64(s.UDP.Queue.Microseconds())/1000, s.UDP.Held
