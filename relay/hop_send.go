@@ -11,9 +11,13 @@ import (
 )
 
 const (
-	// roundGap is the least time between two rounds: what comes meanwhile shares
-	// datagrams and system calls.
+	// roundGap is the least time between two rounds in which media leaves: what comes
+	// meanwhile shares datagrams and system calls.
 	roundGap = 250 * time.Microsecond
+	// settleLooks is how often run looks in vain before it takes what is offered just
+	// now for all there is: a microsecond or two, while packets of one picture follow
+	// each other sooner. After settleMost in a row it does not wait for the next.
+	settleLooks, settleMost = 500, 64
 	// tickEvery and idleTick are how often a link that is at work, or not, looks
 	// after its path.
 	tickEvery, idleTick = 10 * time.Millisecond, 100 * time.Millisecond
@@ -79,6 +83,8 @@ type sending struct {
 
 	ticked, reviewed time.Time
 	busyAt           time.Time // last media, either way
+	leftAt           time.Time // the round in which media left last
+	armed            time.Time // when run's timer fires; zero: it has
 	lastSent         time.Time
 	lastVideo        time.Time
 	marks            int
@@ -116,19 +122,59 @@ func (h *hop) run() error {
 		select {
 		case <-h.wake:
 		case <-timer.C:
+			s.armed = time.Time{}
 		case <-h.l.ctx.Done():
 			s.discard()
 			return nil
 		}
-		if wait := roundGap - time.Since(s.now); wait > 0 && h.active.Load() {
-			h.socket.Pause(wait)
+		if h.active.Load() {
+			s.rest()
+			h.settle()
 		}
 		wait, err := s.round(time.Now())
 		if err != nil {
 			return err
 		}
-		timer.Reset(wait)
+		s.arm(timer, wait)
 	}
+}
+
+// rest keeps rounds apart. A round in which nothing left, as the peer was heard, does
+// not hold up what is offered.
+func (s *sending) rest() {
+	last := s.now
+	if s.h.ready.any() {
+		last = s.leftAt
+	}
+	if wait := roundGap - time.Since(last); wait > 0 {
+		s.h.socket.Pause(wait)
+	}
+}
+
+// settle returns when nothing more is offered at this moment. A picture's packets are
+// offered one right after the other, and the first of them wakes run: without this
+// it would leave alone, and the others a gap later. It takes the tokens of what the
+// round is going to find.
+func (h *hop) settle() {
+	for taken, vain := 0, 0; taken < settleMost && vain < settleLooks; {
+		select {
+		case <-h.wake:
+			taken, vain = taken+1, 0
+		default:
+			vain++
+		}
+	}
+}
+
+// arm has the timer fire within wait. One that fires sooner stays: to look in vain
+// once in a while costs less than to set it anew each time.
+func (s *sending) arm(timer *time.Timer, wait time.Duration) {
+	at := s.now.Add(wait)
+	if !s.armed.IsZero() && !at.Before(s.armed) {
+		return
+	}
+	s.armed = at
+	timer.Reset(wait)
 }
 
 // round does what is due, and returns when to look again.
@@ -339,6 +385,9 @@ func (s *sending) close(kind byte) error {
 		s.pacer.Sent(len(sealed) + ipOverhead)
 		s.unheard++
 		s.lastSent = s.now
+	}
+	if kind == wire.HopMedia || kind == wire.HopRepair {
+		s.leftAt = s.now
 	}
 	return nil
 }

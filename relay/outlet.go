@@ -106,6 +106,9 @@ func (r *readyList) put(o *outlet) {
 	}
 }
 
+// any reports whether something is in the list.
+func (r *readyList) any() bool { return r.head.Load() != nil }
+
 // each calls do for what is in the list, newest first, and empties it. What is put
 // meanwhile is for the next time.
 func (r *readyList) each(do func(*outlet)) {
