@@ -142,52 +142,15 @@ func encodeLine(v any) []byte {
 }
 
 // stays is the attendance of a room, from every origin that may tell this node.
-func (n *Node) stays(ctx context.Context, rec room.Record) ([]room.Stay, error) {
+func (n *Node) stays(ctx context.Context, rec room.Record) ([]room.Stay, missing, error) {
 	var lines []room.AttendanceLine
-	err := n.gather(ctx, rec, &n.lists.attendance, opAttendance, func(b []byte) error {
+	lack, err := n.gather(ctx, rec, &n.lists.attendance, opAttendance, func(b []byte) error {
 		var l room.AttendanceLine
 		err := json.Unmarshal(b, &l)
 		lines = append(lines, l)
 		return err
 	})
-	return room.Stays(lines), err
-}
-
-// gather reads the lines of a room here and on the other origins of the zone.
-func (n *Node) gather(ctx context.Context, rec room.Record, own *lineLog, op string, take func([]byte) error) error {
-	size, each := 0, take
-	take = func(b []byte) error { // whatever another origin sends
-		if size += len(b); size > maxLineFile {
-			return fmt.Errorf("more than %d bytes of lines: too much for one answer", maxLineFile)
-		}
-		return each(b)
-	}
-	if err := own.each(rec, take); err != nil {
-		return err
-	}
-	for _, c := range n.candidates() {
-		if c.Local || !c.Node.Has(residency.RoleOrigin) {
-			continue
-		}
-		if _, v := n.permit(rec, own.class, c.Node.Name, false); !v.Allow {
-			continue // it cannot have anything that it may not have
-		}
-		for at := 0; ; {
-			out, err := n.command(ctx, c.Node.Name, rec, command{Op: op, Room: rec.Name, Tenant: rec.Tenant, Policy: rec.Policy, From: at})
-			if err != nil {
-				return err
-			}
-			for _, line := range out.Lines {
-				if err := take(line); err != nil {
-					return fmt.Errorf("a line of node %s: %w", c.Node.Name, err)
-				}
-			}
-			if at += len(out.Lines); !out.More || len(out.Lines) == 0 {
-				break
-			}
-		}
-	}
-	return nil
+	return room.Stays(lines), lack, err
 }
 
 // tellLines answers another origin that gathers.
@@ -213,11 +176,11 @@ func (n *Node) attendanceOf(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	stays, err := n.stays(r.Context(), rec)
+	stays, lack, err := n.stays(r.Context(), rec)
 	if err != nil {
 		return err
 	}
-	return n.exportTable(permit, w, r.FormValue("format"), rec.Name, map[string]any{"stays": stays}, attendanceTable(stays))
+	return n.exportTable(permit, w, r.FormValue("format"), rec.Name, map[string]any{"stays": stays}, attendanceTable(stays), lack)
 }
 
 // attendanceTable is attendance for a spreadsheet. Who has not left, or of whom nobody

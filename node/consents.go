@@ -27,15 +27,15 @@ func (n *Node) noteConsent(rec room.Record, line room.ConsentLine) {
 }
 
 // consents is what is kept of a room's, from every origin that may tell this node.
-func (n *Node) consents(ctx context.Context, rec room.Record) ([]room.ConsentLine, error) {
+func (n *Node) consents(ctx context.Context, rec room.Record) ([]room.ConsentLine, missing, error) {
 	var lines []room.ConsentLine
-	err := n.gather(ctx, rec, &n.lists.consents, opConsents, func(b []byte) error {
+	lack, err := n.gather(ctx, rec, &n.lists.consents, opConsents, func(b []byte) error {
 		var l room.ConsentLine
 		err := json.Unmarshal(b, &l)
 		lines = append(lines, l)
 		return err
 	})
-	return room.Consents(lines), err
+	return room.Consents(lines), lack, err
 }
 
 // consentsOf answers the host who has to show who agreed to be recorded.
@@ -44,11 +44,11 @@ func (n *Node) consentsOf(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	lines, err := n.consents(r.Context(), rec)
+	lines, lack, err := n.consents(r.Context(), rec)
 	if err != nil {
 		return err
 	}
-	return n.exportTable(permit, w, r.FormValue("format"), rec.Name, map[string]any{"consents": lines}, consentTable(lines))
+	return n.exportTable(permit, w, r.FormValue("format"), rec.Name, map[string]any{"consents": lines}, consentTable(lines), lack)
 }
 
 // consentTable is the log of consents for a spreadsheet.

@@ -158,26 +158,26 @@ func (n *Node) makingTable(rec room.Record, q *ExportRequest) (prepared.Making, 
 		return nil, fmt.Errorf("format %q: want csv or xlsx, of chat also txt", q.Format)
 	}
 	return func(ctx context.Context, w *prepared.Writer, _ func(done, total int64)) ([]string, error) {
-		return nil, n.writeTable(ctx, w, rec, q.Kind, q.Format)
+		return n.writeTable(ctx, w, rec, q.Kind, q.Format)
 	}, nil
 }
 
-func (n *Node) writeTable(ctx context.Context, w io.Writer, rec room.Record, kind, format string) error {
+func (n *Node) writeTable(ctx context.Context, w io.Writer, rec room.Record, kind, format string) (notes []string, err error) {
 	if format == "txt" {
 		lines, err := n.chats.read(rec)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		return writeChatText(w, lines)
+		return nil, writeChatText(w, lines)
 	}
-	t, err := n.table(ctx, rec, kind)
+	t, notes, err := n.table(ctx, rec, kind)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if format == "xlsx" {
-		return sheet.XLSX(w, t)
+		return notes, sheet.XLSX(w, t)
 	}
-	return sheet.CSV(w, t)
+	return notes, sheet.CSV(w, t)
 }
 
 // makingZIP puts all that this node keeps of a room, or of a tenant's rooms, together.
@@ -265,7 +265,7 @@ func (p *packer) room(ctx context.Context, rec room.Record, dir string) error {
 	now := p.n.now()
 	e, err := p.z.Create(dir+"chat.txt", now, true)
 	if err == nil {
-		err = p.n.writeTable(ctx, e, rec, exportChat, "txt")
+		_, err = p.n.writeTable(ctx, e, rec, exportChat, "txt")
 	}
 	var tables []sheet.Table
 	for _, kind := range exportTables {
@@ -273,8 +273,12 @@ func (p *packer) room(ctx context.Context, rec room.Record, dir string) error {
 			return err
 		}
 		var t sheet.Table
-		if t, err = p.n.table(ctx, rec, kind); err != nil {
+		var notes []string
+		if t, notes, err = p.n.table(ctx, rec, kind); err != nil {
 			return fmt.Errorf("%s: %w", kind, err)
+		}
+		for _, note := range notes {
+			p.notes = append(p.notes, fmt.Sprintf("%s%s: %s", dir, kind, note))
 		}
 		tables = append(tables, t)
 		if e, err = p.z.Create(dir+kind+".csv", now, true); err == nil {

@@ -21,24 +21,30 @@ import (
 // exportTables are those that are in an archive.
 var exportTables = []string{exportChat, exportAttendance, exportRegistrations, exportConsents, exportStatistics}
 
-func (n *Node) table(ctx context.Context, rec room.Record, kind string) (sheet.Table, error) {
+// table is one of a room, with rows that say so where an origin is missing, as the notes do.
+func (n *Node) table(ctx context.Context, rec room.Record, kind string) (t sheet.Table, notes []string, err error) {
+	t, lack, err := n.tableOf(ctx, rec, kind)
+	return lack.mark(t), lack.notes(), err
+}
+
+func (n *Node) tableOf(ctx context.Context, rec room.Record, kind string) (sheet.Table, missing, error) {
 	switch kind {
 	case exportChat:
 		lines, err := n.chats.read(rec)
-		return chatTable(lines), err
+		return chatTable(lines), nil, err
 	case exportAttendance:
-		stays, err := n.stays(ctx, rec)
-		return attendanceTable(stays), err
+		stays, lack, err := n.stays(ctx, rec)
+		return attendanceTable(stays), lack, err
 	case exportRegistrations:
-		list, err := n.registered(ctx, rec)
-		return registrationTable(list), err
+		list, lack, err := n.registered(ctx, rec)
+		return registrationTable(list), lack, err
 	case exportConsents:
-		lines, err := n.consents(ctx, rec)
-		return consentTable(lines), err
+		lines, lack, err := n.consents(ctx, rec)
+		return consentTable(lines), lack, err
 	case exportStatistics:
 		return n.statistics(ctx, rec)
 	}
-	return sheet.Table{}, &Refusal{Code: CodePrecondition, Message: fmt.Sprintf("this node keeps no %s", kind)}
+	return sheet.Table{}, nil, &Refusal{Code: CodePrecondition, Message: fmt.Sprintf("this node keeps no %s", kind)}
 }
 
 func ms(at int64) time.Time {
@@ -87,12 +93,12 @@ func writeChatText(w io.Writer, lines []room.ChatLine) error {
 }
 
 // statistics counts; it names nobody.
-func (n *Node) statistics(ctx context.Context, rec room.Record) (sheet.Table, error) {
+func (n *Node) statistics(ctx context.Context, rec room.Record) (sheet.Table, missing, error) {
 	t := sheet.Table{Name: "Statistics", Header: []string{"what", "value", "unit"}}
 	add := func(what string, v any, unit string) { t.Rows = append(t.Rows, []any{what, v, unit}) }
 	lines, err := n.chats.read(rec)
 	if err != nil {
-		return t, err
+		return t, nil, err
 	}
 	counts := map[room.ChatKind]int64{}
 	for _, l := range lines {
@@ -100,7 +106,7 @@ func (n *Node) statistics(ctx context.Context, rec room.Record) (sheet.Table, er
 	}
 	infos, err := n.recordingsOf(rec)
 	if err != nil {
-		return t, err
+		return t, nil, err
 	}
 	var length time.Duration
 	var bytes, tracks int64
@@ -116,12 +122,12 @@ func (n *Node) statistics(ctx context.Context, rec room.Record) (sheet.Table, er
 	add("recorded time", length.Seconds(), "s")
 	add("recorded tracks", tracks, "")
 	add("recorded bytes", bytes, "B")
-	stays, err := n.stays(ctx, rec)
+	stays, lack, err := n.stays(ctx, rec)
 	people, present, most := presence(stays)
 	add("people", people, "")
 	add("time of all of them together", present.Seconds(), "s")
 	add("people at the same time, at most", most, "")
-	return t, err
+	return t, lack, err
 }
 
 // presence counts people, how long they were there together, and how many at once. A

@@ -2,6 +2,7 @@ package node
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/domicile/domicile/control/membership"
@@ -34,17 +35,17 @@ func (k *knownOrigins) see(members []membership.Member, self residency.NodeName)
 	}
 }
 
-// away names an origin that is known, not a member, and still counts; "" if
-// there is none.
-func (k *knownOrigins) away(member, counts func(residency.Node) bool) residency.NodeName {
+// away names the origins that are known, not members, and still count.
+func (k *knownOrigins) away(member, counts func(residency.Node) bool) (names []residency.NodeName) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for name, o := range k.nodes {
 		if !member(o) && counts(o) {
-			return name
+			names = append(names, name)
 		}
 	}
-	return ""
+	slices.Sort(names)
+	return names
 }
 
 // allAsked refuses while an origin is away. It may hold the record of a room of
@@ -52,14 +53,15 @@ func (k *knownOrigins) away(member, counts func(residency.Node) bool) residency.
 // never widens a zone. An origin counts until its certificate ends or is revoked,
 // and unless it serves other tenants alone.
 func (n *Node) allAsked(tenant string) error {
-	away := n.origins.away(
-		func(o residency.Node) bool { _, _, ok := n.peer(o.Name); return ok },
+	all := n.origins.away(
+		n.isMember,
 		func(o residency.Node) bool {
 			return o.ValidAt(n.now()) && !n.gate().Bundle().Revokes(o.Serial) && n.gate().Serves(o.Name, tenant)
 		})
-	if away == "" {
+	if len(all) == 0 {
 		return nil
 	}
+	away := all[0]
 	return &Refusal{Code: CodeRefused, Rule: ruleOriginAway,
 		Message: fmt.Sprintf("no room can be opened now: node %s is away, and it may have a room of this name with a policy of its own", away),
 		Hint:    fmt.Sprintf("try again when node %s is back; its operator can retire it by revoking its certificate", away)}

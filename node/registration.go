@@ -160,9 +160,9 @@ func (n *Node) storeRegistration(rec room.Record, body []byte) error {
 }
 
 // registered are the registrations of a room, from every origin that may tell this node.
-func (n *Node) registered(ctx context.Context, rec room.Record) ([]Registration, error) {
+func (n *Node) registered(ctx context.Context, rec room.Record) ([]Registration, missing, error) {
 	list, seen := []Registration{}, map[string]bool{}
-	err := n.gather(ctx, rec, &n.lists.registrations, opRegistrations, func(b []byte) error {
+	lack, err := n.gather(ctx, rec, &n.lists.registrations, opRegistrations, func(b []byte) error {
 		var reg Registration
 		err := json.Unmarshal(b, &reg)
 		if err == nil && !seen[reg.ID] { // copies of it may be kept
@@ -171,7 +171,7 @@ func (n *Node) registered(ctx context.Context, rec room.Record) ([]Registration,
 		}
 		return err
 	})
-	return list, err
+	return list, lack, err
 }
 
 // registrationsOf answers the host who wants to know who has registered.
@@ -180,11 +180,11 @@ func (n *Node) registrationsOf(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	list, err := n.registered(r.Context(), rec)
+	list, lack, err := n.registered(r.Context(), rec)
 	if err != nil {
 		return err
 	}
-	return n.exportTable(permit, w, r.FormValue("format"), rec.Name, map[string]any{"registrations": list}, registrationTable(list))
+	return n.exportTable(permit, w, r.FormValue("format"), rec.Name, map[string]any{"registrations": list}, registrationTable(list), lack)
 }
 
 // registrationTable is registrations for a spreadsheet.
@@ -226,9 +226,14 @@ func (n *Node) mayDownload(r *http.Request, what string, of residency.Class) (ro
 
 // exportTable writes a table of a room to its host, by a permit to export it here: as
 // JSON, or as a spreadsheet in which no cell is a formula.
-func (n *Node) exportTable(p residency.Permit, w http.ResponseWriter, format, name string, v any, t sheet.Table) error {
+func (n *Node) exportTable(p residency.Permit, w http.ResponseWriter, format, name string, v map[string]any, t sheet.Table, lack missing) error {
 	if p.Class() != residency.ClassExport || p.Room() != name || !p.Allows(n.self().Name, n.gate().Epoch(), n.now()) {
 		return fmt.Errorf("export: %w", errNoExport)
+	}
+	t = lack.mark(t)
+	if len(lack) > 0 {
+		v["missing"] = lack
+		w.Header().Set("Domicile-Incomplete", lack.names())
 	}
 	switch format {
 	case "", "json":
