@@ -103,6 +103,6 @@ func (r *Room) compare(p Presence) {
 		return
 	}
 	if m.comparedAt = now; now.Sub(m.heardAt) > time.Second { // else what it has just said is newer
-		r.introduce(p.Node, true)
+		r.inquire(p.Node)
 	}
 }

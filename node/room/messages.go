@@ -149,6 +149,9 @@ type Participants struct {
 	Whole    bool                `json:"whole,omitempty"`
 	Here     []string            `json:"here,omitempty"` // participant sids, with Whole
 	Tell     bool                `json:"tell,omitempty"` // the sender knows nothing of the receiver's participants
+	// Kept says, with Tell, that the sender has forgotten nothing that it was asked for:
+	// it only doubts what it knows of the participants.
+	Kept bool `json:"kept,omitempty"`
 }
 
 // Subscribe asks for layers of a track; no layers ends the subscription. The

@@ -184,6 +184,17 @@ func (r *Room) meet(p Presence) {
 // introduce sends a node everything about the participants here, and asks it
 // to do the same where this node knows nothing of its own.
 func (r *Room) introduce(to residency.NodeName, tell bool) {
+	r.tellWhole(to, Participants{Tell: tell})
+}
+
+// inquire does so where what is known here of a node's participants may be wrong. All
+// that the two have asked each other for goes on: tracks between them among it.
+func (r *Room) inquire(of residency.NodeName) {
+	r.tellWhole(of, Participants{Tell: true, Kept: true})
+}
+
+// tellWhole sends a node all participants here, the last of them in this message.
+func (r *Room) tellWhole(to residency.NodeName, last Participants) {
 	var here []string
 	part := Participants{Presence: r.presence()}
 	size := 0
@@ -196,7 +207,7 @@ func (r *Room) introduce(to residency.NodeName, tell bool) {
 		part.Changed = append(part.Changed, rec)
 		here = append(here, p.sid)
 	}
-	part.Whole, part.Here, part.Tell = true, here, tell
+	part.Whole, part.Here, part.Tell, part.Kept = true, here, last.Tell, last.Kept
 	r.sendTo(to, KindParticipants, encode(part))
 }
 
@@ -289,7 +300,9 @@ func (r *Room) doParticipants(from residency.NodeName, msg Participants) {
 		r.remotes[from] = m
 		defer r.introduce(from, !msg.Whole)
 	} else if msg.Tell {
-		r.forgetAsked(from)
+		if !msg.Kept {
+			r.forgetAsked(from)
+		}
 		defer r.introduce(from, false)
 	}
 	m.presence, m.heard, m.heardAt, m.lostAt, m.doubted = msg.Presence, true, r.deps.Now(), time.Time{}, time.Time{}
