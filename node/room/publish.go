@@ -303,13 +303,10 @@ func (r *Room) doVariant(p *Participant, media TrackRecord, up *sfu.UpTrack) {
 
 func (r *Room) doUnpublished(p *Participant, id sfu.TrackID) {
 	t := r.tracks[id]
-	if t == nil || t.ownerSID != p.sid || t.node != r.deps.Self.Name {
-		return
+	if t == nil || t.ownerSID != p.sid || t.node != r.deps.Self.Name || r.locals[p.identity] != p {
+		return // it has left, with its tracks; or it is a ghost whose participant has come back meanwhile
 	}
 	r.dropTrack(id)
-	if r.locals[p.identity] != p {
-		return
-	}
 	if t.base != "" {
 		r.doUpdated(p)
 		return

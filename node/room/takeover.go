@@ -368,7 +368,7 @@ func (p *Participant) doReleased() {
 // noteArrived lets a ghost go soon.
 func (r *Room) noteArrived(sid string) {
 	for i := range r.ghosts {
-		if g := &r.ghosts[i]; g.p.sid == sid {
+		if g := &r.ghosts[i]; g.p.sid == sid && g.answered.IsZero() {
 			g.answered = r.deps.Now()
 			g.until = g.answered.Add(ghostTail)
 		}
@@ -388,15 +388,18 @@ func (r *Room) doGhosts(now time.Time) {
 // this node: one that does not know of moves has them here still.
 func (r *Room) letGo(which func(ghost) bool) {
 	var left []string
+	before := len(r.ghosts)
 	r.ghosts = slices.DeleteFunc(r.ghosts, func(g ghost) bool {
 		if !which(g) {
 			return false
 		}
-		left = append(left, g.p.sid)
+		if now := r.locals[g.p.identity]; now == nil || now.sid != g.p.sid { // it may have come back
+			left = append(left, g.p.sid)
+		}
 		g.p.stop(kicked{silent: true})
 		return true
 	})
-	if len(left) == 0 {
+	if len(r.ghosts) == before {
 		return
 	}
 	for _, t := range r.tracks {
@@ -404,7 +407,9 @@ func (r *Room) letGo(which func(ghost) bool) {
 			r.comesFromElsewhere(t)
 		}
 	}
-	r.announce(Participants{Presence: r.presence(), Left: left})
+	if len(left) > 0 {
+		r.announce(Participants{Presence: r.presence(), Left: left})
+	}
 	r.doHome(r.deps.Now())
 	r.publish()
 }
