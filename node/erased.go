@@ -25,9 +25,10 @@ func (s recordings) objects(_ context.Context, people bool) (out []retention.Obj
 	if err != nil {
 		return nil, err
 	}
+	var bad unreadables
 	for _, i := range infos {
 		if i.Problem != nil {
-			err = errors.Join(err, i.Problem) // nobody knows whose it is
+			out, bad = s.n.unread(out, bad, s.n.vault, residency.KeptRecording, i.ID, i.Problem)
 			continue
 		}
 		x := retention.Object{ID: string(i.ID), Kind: residency.KeptRecording, Room: i.Room, Tenant: i.Tenant, Policy: i.Policy, Recording: string(i.ID), Began: i.Started, Ended: endOf(i)}
@@ -37,8 +38,11 @@ func (s recordings) objects(_ context.Context, people bool) (out []retention.Obj
 			continue
 		}
 		metas, readErr := s.n.vault.Metas(i.ID)
+		if errors.Is(readErr, vault.ErrNotFound) {
+			continue // erased meanwhile
+		}
 		if readErr != nil {
-			err = errors.Join(err, readErr)
+			out, bad = s.n.unread(out, bad, s.n.vault, residency.KeptRecording, i.ID, readErr)
 			continue
 		}
 		if len(metas) == 0 {
@@ -55,7 +59,7 @@ func (s recordings) objects(_ context.Context, people bool) (out []retention.Obj
 			out = append(out, part)
 		}
 	}
-	return out, err
+	return out, bad.or(nil)
 }
 
 // endOf is from when the time of retention counts; zero as long as it goes on. A copy may
@@ -82,6 +86,14 @@ func (s recordings) erase(_ context.Context, due []retention.Verdict) (out []gon
 		byID[v.ID] = append(byID[v.ID], v)
 	}
 	for _, id := range ids {
+		if v := byID[id][0]; v.Unknown {
+			failed := s.n.vault.Erase(vault.ID(id))
+			if failed == nil {
+				out = append(out, gone{v, v.Size})
+			}
+			err = errors.Join(err, failed)
+			continue
+		}
 		info, failed := s.n.vault.Info(vault.ID(id))
 		if errors.Is(failed, vault.ErrNotFound) {
 			failed, info = nil, vault.Info{ID: vault.ID(id)}
@@ -118,6 +130,7 @@ func (s recordings) erase(_ context.Context, due []retention.Verdict) (out []gon
 
 // lineFiles are a vault of files with one message, or the like, in a line.
 type lineFiles struct {
+	n     *Node
 	vault *vault.Vault
 	kind  func(vault.TrackID) residency.Kept
 	whose func(line []byte) []string // identities
@@ -125,7 +138,7 @@ type lineFiles struct {
 }
 
 func (n *Node) chatFiles() lineFiles {
-	return lineFiles{n.chats.vault, func(t vault.TrackID) residency.Kept {
+	return lineFiles{n, n.chats.vault, func(t vault.TrackID) residency.Kept {
 		if t == qaTrack {
 			return residency.KeptQA
 		}
@@ -146,9 +159,10 @@ func (s lineFiles) objects(_ context.Context, people bool) (out []retention.Obje
 	if err != nil {
 		return nil, err
 	}
+	var bad unreadables
 	for _, i := range infos {
 		if i.Problem != nil {
-			err = errors.Join(err, i.Problem) // nobody knows whose it is
+			out, bad = s.n.unread(out, bad, s.vault, s.kind(""), i.ID, i.Problem)
 			continue
 		}
 		x := retention.Object{ID: string(i.ID), Room: i.Room, Tenant: i.Tenant, Policy: i.Policy, Lines: true, Began: i.Started, Ended: endOf(i)}
@@ -158,14 +172,18 @@ func (s lineFiles) objects(_ context.Context, people bool) (out []retention.Obje
 		}
 		if people {
 			var failed error
-			if x.People, failed = s.people(i.ID); failed != nil {
-				err = errors.Join(err, failed)
+			x.People, failed = s.people(i.ID)
+			if errors.Is(failed, vault.ErrNotFound) {
+				continue // erased meanwhile
+			}
+			if failed != nil {
+				out, bad = s.n.unread(out, bad, s.vault, x.Kind, i.ID, failed)
 				continue
 			}
 		}
 		out = append(out, x)
 	}
-	return out, err
+	return out, bad.or(nil)
 }
 
 // people are those of whom there is a line in a file.
@@ -219,6 +237,9 @@ func (s lineFiles) eraseOne(v retention.Verdict) (size int64, err error) {
 	id := vault.ID(v.ID)
 	if err := s.close(id); err != nil {
 		return 0, err
+	}
+	if v.Unknown {
+		return v.Size, s.vault.Erase(id)
 	}
 	info, err := s.vault.Info(id)
 	if errors.Is(err, vault.ErrNotFound) {

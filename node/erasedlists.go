@@ -14,7 +14,7 @@ func (n *Node) listFiles(l *lineLog) lineFiles {
 	if l == &n.lists.consents {
 		kind = residency.KeptConsent
 	}
-	return lineFiles{l.vault, func(vault.TrackID) residency.Kept { return kind }, listed,
+	return lineFiles{n, l.vault, func(vault.TrackID) residency.Kept { return kind }, listed,
 		func(id vault.ID) error { return l.complete(id, n.now()) }}
 }
 

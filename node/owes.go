@@ -77,6 +77,9 @@ var errNoPseudonym = errors.New("the room's pseudonym is not known here")
 func (n *Node) wentBy(note owed.Note, went []gone) {
 	for _, g := range went {
 		n.log.Info("erased", "class", keptClass(g.Kind), "object", g.ID, "rule", g.Rule)
+		if g.Unknown {
+			n.log.Warn("what was erased could not be read: no receipt can say of which room it was", "object", g.ID)
+		}
 	}
 	n.retaining.counts(func(t *sweepTally) { t.went(went) })
 	if note.Number == 0 {

@@ -68,13 +68,15 @@ type retaining struct {
 
 // OrderState is how far an order is on one origin.
 type OrderState struct {
-	Swept   bool     `json:"swept"`   // the disk was looked at since the order came
-	Objects int      `json:"objects"` // that went by it since the node started
-	Bytes   int64    `json:"bytes"`
-	Left    int      `json:"left"` // that have to go and are still there
-	Kept    int      `json:"kept"` // that are held
-	Holds   []string `json:"holds,omitempty"`
-	Why     string   `json:"why,omitempty"` // something is left
+	Swept   bool  `json:"swept"`   // the disk was looked at since the order came
+	Objects int   `json:"objects"` // that went by it since the node started
+	Bytes   int64 `json:"bytes"`
+	// Unreadable are those of Objects that could not be read: nobody can tell whose they were.
+	Unreadable int      `json:"unreadable,omitempty"`
+	Left       int      `json:"left"` // that have to go and are still there
+	Kept       int      `json:"kept"` // that are held
+	Holds      []string `json:"holds,omitempty"`
+	Why        string   `json:"why,omitempty"` // something is left
 }
 
 func (n *Node) openOrders() (err error) {
@@ -245,12 +247,17 @@ func (n *Node) eraseDue(ctx context.Context, s source, due []retention.Verdict, 
 }
 
 // noteUnread says of every erasure that it may not be complete: nobody knows what there
-// is of it.
+// is of it. That of a recording knows what it is about, if the others are listed.
 func noteUnread(states map[string]OrderState, list []retention.Order, err error) {
+	var bad unreadables
+	listed := errors.As(err, &bad)
 	for _, o := range list {
-		if o.Kind == retention.Erasure {
+		if o.Kind == retention.Erasure && !(listed && o.Recording != "") {
 			s := states[o.ID]
-			s.Left, s.Why = s.Left+1, "not all that is kept can be read: "+err.Error()
+			if s.Left++; s.Why != "" {
+				s.Why += "; "
+			}
+			s.Why += "not all that is kept can be read: " + err.Error()
 			states[o.ID] = s
 		}
 	}
@@ -273,6 +280,9 @@ func noteGone(states map[string]OrderState, g gone) {
 	for _, id := range g.Orders {
 		s := states[id]
 		s.Objects, s.Bytes = s.Objects+1, s.Bytes+g.bytes
+		if g.Unknown {
+			s.Unreadable++
+		}
 		states[id] = s
 	}
 }
@@ -309,6 +319,7 @@ func (n *Node) sweptBy(list []retention.Order, states map[string]OrderState, lef
 	for _, o := range list {
 		s, before := states[o.ID], k.swept[o.ID]
 		s.Swept, s.Objects, s.Bytes = true, s.Objects+before.Objects, s.Bytes+before.Bytes
+		s.Unreadable += before.Unreadable
 		if o.Kind == retention.Erasure && o.Participant == "" && n.livesOn(o) {
 			s.Left, s.Why = s.Left+1, "the room is being ended"
 		}

@@ -162,6 +162,12 @@ func printNodes(r node.OrderReport) {
 		case node.OrderHeld:
 			text = fmt.Sprintf("held: %d stay under %s", at.Kept, strings.Join(at.Holds, ", "))
 		}
+		if at.Unreadable > 0 {
+			text += fmt.Sprintf(", %d could not be read", at.Unreadable)
+		}
+		if at.Why != "" && at.State == node.OrderPending {
+			text += ": " + at.Why
+		}
 		fmt.Fprintf(w, "  %s\t%s\t%d objects\t%d bytes\n", at.Node, text, at.Objects, at.Bytes)
 	}
 	w.Flush() //nolint:errcheck // the terminal is gone

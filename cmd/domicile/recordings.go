@@ -19,6 +19,7 @@ type recordingsCmd struct {
 	Export recordingsExportCmd `cmd:"" help:"Write a recording to a file that players open."`
 	Page   recordingsPageCmd   `cmd:"" help:"Print a link to the page on which a room's recordings are listed, watched and exported, good for an hour."`
 	Verify recordingsVerifyCmd `cmd:"" help:"Check that a recording is complete and unchanged."`
+	Erase  recordingsEraseCmd  `cmd:"" help:"Erase a recording on every origin, also one that cannot be read. Exit code 3: something is under legal hold."`
 }
 
 // errNoVault is returned where nothing has ever been recorded.
@@ -245,4 +246,19 @@ func (c *recordingsPageCmd) Run(ctx context.Context) error {
 	}
 	fmt.Println(out.URL)
 	return nil
+}
+
+type recordingsEraseCmd struct {
+	target
+	ID     string        `arg:"" help:"The recording, or a file of chat, attendance, registrations or consents that cannot be read: RE_…"`
+	Reason string        `help:"A file number or the like, kept with it on every origin. No names."`
+	Yes    bool          `help:"Do not ask."`
+	Wait   time.Duration `default:"60s" help:"How long to wait for the origins that are there."`
+	JSON   bool          `name:"json" help:"Print JSON."`
+}
+
+// Run does what domicile erase --recording does.
+func (c *recordingsEraseCmd) Run(ctx context.Context) error {
+	e := eraseCmd{target: c.target, subject: subject{Reason: c.Reason}, Recording: c.ID, Yes: c.Yes, Wait: c.Wait, JSON: c.JSON}
+	return e.Run(ctx)
 }

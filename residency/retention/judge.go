@@ -22,6 +22,10 @@ type Object struct {
 	Lines  bool     // what is of one of People can go without the rest
 	Anyone bool     // it may have anything of anybody in the room
 
+	// Unknown says that it cannot be read: nobody can tell whose it is. It goes by its id
+	// alone, and any hold keeps it.
+	Unknown bool
+
 	// Recording is the id of what it is a part of or was made of; AnyRecording if it
 	// may have something of any in the room.
 	Recording string
@@ -90,6 +94,9 @@ func rank(v Verdict) int {
 // which the recording is that it names.
 type meeting struct{ order, tenant, room string }
 
+// anyArchive is met by an erasure of a recording of which nobody can tell the room.
+func anyArchive(o asked) meeting { return meeting{order: o.ID, room: AnyRecording} }
+
 func meetings(objects []Object, orders []asked) map[meeting]bool {
 	met := map[meeting]bool{}
 	for _, o := range orders {
@@ -97,6 +104,9 @@ func meetings(objects []Object, orders []asked) map[meeting]bool {
 			switch {
 			case o.Recording != "" && o.Recording == x.Recording:
 				met[meeting{o.ID, x.Tenant, ""}] = true // archives of all rooms have it, too
+				if x.Unknown {
+					met[anyArchive(o)] = true // so may any archive
+				}
 			case o.Participant == "" || !o.place(x) || len(named(o, x)) == 0:
 				continue
 			}
@@ -136,10 +146,12 @@ func named(o asked, x Object) (who []string) {
 // about reports whether an order is about an object, and of whom if not about all of it.
 func about(o asked, x Object, met map[meeting]bool) (ok bool, who []string) {
 	switch {
+	case x.Unknown:
+		return o.Kind == Hold || o.Recording != "" && o.Recording == x.Recording, nil
 	case !o.place(x):
 		return false, nil
 	case o.Recording != "":
-		return x.Recording == o.Recording || x.Recording == AnyRecording && met[meeting{o.ID, x.Tenant, x.Room}], nil
+		return x.Recording == o.Recording || x.Recording == AnyRecording && (met[meeting{o.ID, x.Tenant, x.Room}] || met[anyArchive(o)]), nil
 	case o.Participant == "":
 		return true, nil
 	case x.Anyone:

@@ -56,6 +56,7 @@ func TestJudge(t *testing.T) {
 		{ID: "e2", Kind: residency.KeptExport, Room: "hall", Tenant: "acme", Policy: "gone", Anyone: true, Began: t0, Ended: t0},
 		{ID: "m1", Kind: residency.KeptMetadata, Room: "board", Tenant: "acme", Policy: "long", Began: t0, Ended: t0},
 		{ID: "live", Kind: residency.KeptRecording, Room: "hall", Policy: "short", People: []string{"carl"}, Began: t0},
+		{ID: "lost", Kind: residency.KeptRecording, Recording: "lost", Unknown: true},
 	}
 	for name, c := range map[string]struct {
 		orders []Order
@@ -75,6 +76,9 @@ func TestJudge(t *testing.T) {
 		"a recording, of which nothing was made": {[]Order{order(Erasure, Subject{Room: "town", Recording: "r2"}, 1, t0.Add(time.Hour))}, time.Hour, "r2/anna goes by erasure"},
 		"a recording under a hold on its room": {[]Order{order(Hold, Subject{Room: "board"}, 1, t0), order(Erasure, Subject{Room: "board", Recording: "r1"}, 2, t0.Add(time.Hour))}, time.Hour,
 			"e1 is held by HO_00000001; r1/anna is held by HO_00000001; r1/ben is held by HO_00000001"},
+		"one that cannot be read": {[]Order{order(Erasure, Subject{Recording: "lost"}, 1, t0.Add(time.Hour))}, time.Hour, "e1 goes by erasure; lost goes by erasure"},
+		"one that cannot be read, and any hold": {[]Order{order(Hold, Subject{Tenant: "other", Room: "elsewhere"}, 1, t0), order(Erasure, Subject{Recording: "lost"}, 2, t0.Add(time.Hour))}, time.Hour,
+			"e1 goes by erasure; lost is held by HO_00000001"},
 		"a participant of a room":               {[]Order{order(Erasure, Subject{Room: "town", Participant: "anna"}, 1, t0.Add(time.Hour))}, time.Hour, "r2/anna goes by erasure"},
 		"another tenant's":                      {[]Order{order(Erasure, Subject{Tenant: "other", Participant: "anna"}, 1, t0.Add(time.Hour))}, time.Hour, ""},
 		"what came after the order":             {[]Order{order(Erasure, Subject{Tenant: "acme"}, 1, t0.Add(-time.Minute))}, time.Hour, ""},

@@ -65,6 +65,21 @@ func (v *Vault) erase(id ID) error {
 	return errors.Join(os.RemoveAll(dir), syncDir(v.dir), v.settleSoon(id))
 }
 
+// Stored is how many bytes the files of a recording have, also of one that cannot be
+// opened.
+func (v *Vault) Stored(id ID) (n int64) {
+	if _, err := ParseID(string(id)); err != nil {
+		return 0
+	}
+	files, _ := os.ReadDir(v.folder(id)) //nolint:errcheck // what cannot be listed counts for nothing
+	for _, f := range files {
+		if fi, err := f.Info(); err == nil {
+			n += fi.Size()
+		}
+	}
+	return n
+}
+
 // EraseTrack erases one track of a recording, also of one that is being written, once
 // the track is closed. The recording's document goes on naming it as erased.
 func (v *Vault) EraseTrack(id ID, t TrackID) error {
