@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"time"
@@ -272,7 +273,10 @@ func (s exportFiles) objects(context.Context, bool) (out []retention.Object, err
 		}
 		out = append(out, o)
 	}
-	return out, nil
+	if left := s.n.exports.SweepBroken(); len(left) > 0 {
+		err = fmt.Errorf("exports %v cannot be opened, and stay while there is a legal hold: nobody can tell of whom they are", left)
+	}
+	return out, err
 }
 
 func (s exportFiles) erase(_ context.Context, due []retention.Verdict) (out []gone, err error) {

@@ -77,7 +77,8 @@ type ExportState struct {
 func (n *Node) openExports(keys *vault.KeyStore) (err error) {
 	n.exports, err = prepared.Open(filepath.Join(n.cfg.DataDir, "exports"), prepared.Options{
 		Disk: n.disk(residency.ClassExport), Keys: keys, Now: n.now, Log: n.log, MinFree: n.cfg.MinFree,
-		Held: func(a prepared.About) bool { return len(n.held(retention.Subject{Tenant: a.Tenant, Room: a.Room})) > 0 }})
+		Held:    func(a prepared.About) bool { return len(n.held(retention.Subject{Tenant: a.Tenant, Room: a.Room})) > 0 },
+		HeldAny: n.holdsAnything})
 	return err
 }
 

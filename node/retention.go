@@ -465,4 +465,9 @@ func (n *Node) held(s retention.Subject) (ids []string) {
 	return ids
 }
 
+// holdsAnything reports whether there is a hold in force: it may be on what nobody can read.
+func (n *Node) holdsAnything() bool {
+	return n.retaining.book != nil && slices.ContainsFunc(n.retaining.book.All(), func(o retention.Order) bool { return o.Kind == retention.Hold && o.InForce() })
+}
+
 var errNoBook = fmt.Errorf("this node is no origin and keeps nothing: ask one")

@@ -26,7 +26,7 @@ type world struct {
 	t    *testing.T
 	dir  string
 	now  time.Time
-	held bool
+	held bool // also what cannot be opened
 	keys *vault.KeyStore
 }
 
@@ -43,7 +43,7 @@ func (w *world) open() {
 	w.t.Helper()
 	var err error
 	w.Shelf, err = Open(w.dir, Options{Disk: residencytest.Disk(residency.ClassExport), Keys: w.keys,
-		Now: func() time.Time { return w.now }, Held: func(About) bool { return w.held }})
+		Now: func() time.Time { return w.now }, Held: func(About) bool { return w.held }, HeldAny: func() bool { return w.held }})
 	must(w.t, err)
 }
 
@@ -132,6 +132,33 @@ func TestHeldIsNotRemoved(t *testing.T) {
 	}
 	if err := w.Check(s.ID, strconv.FormatInt(s.Expires.Unix(), 10), w.Sign(s.ID, s.Expires)); !errors.Is(err, ErrExpired) {
 		t.Error(err)
+	}
+}
+
+// TestBrokenIsRemoved damages an export: it stays while there is a hold, and goes then;
+// one that can be opened again is kept.
+func TestBrokenIsRemoved(t *testing.T) {
+	w := newWorld(t)
+	lost, back := w.made("room", says("x")), w.made("room", says("y"))
+	about := func(s Status) string { return filepath.Join(w.dir, string(s.ID), "about.age") }
+	whole, err := os.ReadFile(about(back))
+	must(t, err)
+	must(t, errors.Join(os.WriteFile(about(lost), []byte("damaged"), 0o600), os.WriteFile(about(back), whole[:len(whole)-1], 0o600)))
+	w.held = true
+	w.open()
+	w.Sweep()
+	if left := w.SweepBroken(); len(left) != 2 {
+		t.Errorf("under a hold there is left %v", left)
+	}
+	must(t, os.WriteFile(about(back), whole, 0o600))
+	w.held = false
+	w.Sweep()
+	on, err := filepath.Glob(filepath.Join(w.dir, "EX_*"))
+	if must(t, err); len(on) != 1 || filepath.Base(on[0]) != string(back.ID) || len(w.SweepBroken()) != 0 {
+		t.Errorf("on the disk: %v", on)
+	}
+	if s, err := w.Find(back.ID); err != nil || s.State != Done {
+		t.Errorf("one that can be opened again: %+v, %v", s, err)
 	}
 }
 

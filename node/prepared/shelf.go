@@ -111,6 +111,8 @@ type Options struct {
 	Now  func() time.Time
 	// Held says that a room's data must not be removed now. May be nil.
 	Held func(About) bool
+	// HeldAny says that something must not be removed now, whatever it is of. May be nil.
+	HeldAny func() bool
 	// MinFree is how many bytes of the file system exports leave free, for recordings
 	// and for whatever else a node writes.
 	MinFree int64
@@ -129,7 +131,8 @@ type Shelf struct {
 	// Guarded by mu.
 	mu     sync.Mutex
 	kept   map[ID]About
-	jobs   []*job // waiting and running, then failed ones, in the order in which they came
+	broken map[ID]bool // that are on the disk and cannot be opened
+	jobs   []*job      // waiting and running, then failed ones, in the order in which they came
 	closed bool
 }
 
@@ -143,7 +146,7 @@ type job struct {
 // Open opens the shelf in dir, making the folder if needed. What was being made when
 // the node died is removed.
 func Open(dir string, opts Options) (*Shelf, error) {
-	s := &Shelf{dir: dir, opts: opts, wake: make(chan struct{}, 1), kept: map[ID]About{}}
+	s := &Shelf{dir: dir, opts: opts, wake: make(chan struct{}, 1), kept: map[ID]About{}, broken: map[ID]bool{}}
 	if s.opts.Log == nil {
 		s.opts.Log = slog.New(slog.DiscardHandler)
 	}
@@ -172,6 +175,7 @@ func Open(dir string, opts Options) (*Shelf, error) {
 		}
 		if err != nil {
 			s.opts.Log.Warn("an export cannot be opened", "export", id, "error", err)
+			s.broken[id] = true
 		}
 	}
 	return s, nil
@@ -240,6 +244,35 @@ func (s *Shelf) Sweep() {
 	if err != nil {
 		s.opts.Log.Error("removing old exports", "error", err)
 	}
+	s.SweepBroken()
+}
+
+// SweepBroken removes what cannot be opened: nobody can fetch it, it may have something of
+// anybody, and it can be made again. It returns what is still there, because of a hold or
+// of the disk.
+func (s *Shelf) SweepBroken() (left []ID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id := range s.broken {
+		about, err := s.load(id)
+		switch {
+		case err == nil: // the disk has only hesitated
+			s.kept[id] = about
+		case s.opts.HeldAny != nil && s.opts.HeldAny():
+			left = append(left, id)
+			continue
+		default:
+			if err := s.remove(id); err != nil {
+				s.opts.Log.Error("removing an export that cannot be opened", "export", id, "error", err)
+				left = append(left, id)
+				continue
+			}
+			s.opts.Log.Info("an export that cannot be opened was removed", "export", id)
+		}
+		delete(s.broken, id)
+	}
+	slices.Sort(left)
+	return left
 }
 
 // next is the job that has waited longest.
