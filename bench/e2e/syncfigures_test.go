@@ -91,8 +91,8 @@ func TestSyncFigures(t *testing.T) {
 	eventually(t, "the recording is complete", 20*time.Second, func() bool { return m.recordings()[0].State == vault.StateFinished })
 	path := filepath.Join(t.TempDir(), "x.mkv")
 	m.mustRun("recordings", "export", m.recordings()[0].ID, "-o", path, "-q")
-	flashes := rises(t, 120, "-i", path, "-map", "0:v:0", "-fps_mode", "passthrough", "-vf", "signalstats,metadata=print:key=lavfi.signalstats.YAVG:file=-")
-	beeps := rises(t, -30, "-i", path, "-map", "0:a:0", "-af", "asetnsamples=240,astats=metadata=1:reset=1,ametadata=print:key=lavfi.astats.Overall.RMS_level:file=-")
+	flashes := rises(t, 120, 1000, "-i", path, "-map", "0:v:0", "-fps_mode", "passthrough", "-vf", "signalstats,metadata=print:key=lavfi.signalstats.YAVG:file=-")
+	beeps := rises(t, -30, 48000, "-i", path, "-map", "0:a:0", "-af", "asetnsamples=240,astats=metadata=1:reset=1,ametadata=print:key=lavfi.astats.Overall.RMS_level:file=-")
 	// A recording may begin and end between a flash and its beep, and a browser that is kept
 	// waiting for long paints no flash: each flash is taken with the beep that is nearest.
 	var all []float64 // by how many ms each beep is behind its flash
@@ -138,8 +138,9 @@ func median(list []float64) float64 {
 	return list[len(list)/2]
 }
 
-// rises are the times at which a value that ffmpeg prints rises above a level.
-func rises(t *testing.T, level float64, args ...string) (at []time.Duration) {
+// rises are the times at which a value that ffmpeg prints rises above a level. It
+// prints ticks; the seconds beside them have six digits, which is 10 ms in a long film.
+func rises(t *testing.T, level float64, perSecond int64, args ...string) (at []time.Duration) {
 	t.Helper()
 	out, err := exec.Command("ffmpeg", append(append([]string{"-v", "error", "-copyts"}, args...), "-f", "null", "-")...).Output()
 	if err != nil {
@@ -148,8 +149,12 @@ func rises(t *testing.T, level float64, args ...string) (at []time.Duration) {
 	var now time.Duration
 	high := true
 	for line := range strings.Lines(string(out)) {
-		if _, s, ok := strings.Cut(line, "pts_time:"); ok {
-			now = seconds(t, strings.TrimSpace(s))
+		if _, s, ok := strings.Cut(line, " pts:"); ok {
+			n, err := strconv.ParseInt(strings.Fields(s)[0], 10, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			now = time.Duration(n * int64(time.Second) / perSecond)
 		} else if _, s, ok := strings.Cut(line, "="); ok {
 			v, err := strconv.ParseFloat(strings.TrimSpace(s), 64)
 			if err == nil && v > level && !high {
