@@ -26,8 +26,9 @@ var (
 
 // flashing is JavaScript that publishes a picture that is white for 200 ms every two
 // seconds, and a beep that begins at each of these moments. The sound comes as from a
-// sound card, in blocks of 10 ms, whose clock runs faster than that of the picture by
-// window.drift ppm. Both are made here: an AudioContext's clock stands still whenever the
+// sound card, whose clock runs faster than that of the picture by window.drift ppm, in
+// blocks of 128 samples, as an AudioWorklet has them: Chromium takes a block's sound to be
+// of the time at which it gets it, the later by the block's length. Both are made here: an AudioContext's clock stands still whenever the
 // machine does not take its buffers soon enough, and a captured canvas is read back late.
 const flashing = `
 	const canvas = new OffscreenCanvas(320, 180), x = canvas.getContext('2d')
@@ -48,7 +49,7 @@ const flashing = `
 		setTimeout(() => flash(at + every), at + every / 2 - performance.now())
 	}
 	flash(first)
-	const perMS = 48 * (1 + window.drift * 1e-6), block = 480
+	const perMS = 48 * (1 + window.drift * 1e-6), block = 128
 	const card = new MediaStreamTrackGenerator({ kind: 'audio' }), writer = card.writable.getWriter()
 	let sent = 0
 	setInterval(() => {
@@ -61,7 +62,7 @@ const flashing = `
 			writer.write(new AudioData({ format: 'f32', sampleRate: 48000, numberOfFrames: block, numberOfChannels: 1, timestamp: (began + sent / perMS) * 1000, data }))
 			sent += block
 		}
-	}, 5)
+	}, 4)
 	await room.localParticipant.publishTrack(new LocalVideoTrack(camera, undefined, true),
 		{ source: Track.Source.Camera, simulcast: false, videoCodec: 'vp8' })
 	await room.localParticipant.publishTrack(new LocalAudioTrack(card, undefined, true),
