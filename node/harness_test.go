@@ -179,6 +179,7 @@ type testMesh struct {
 	bundle *residency.Bundle
 	join   []string
 	nodes  map[residency.NodeName]*testNode
+	parted sync.Once
 }
 
 type testNode struct {
@@ -187,8 +188,7 @@ type testNode struct {
 	addr netip.AddrPort // HTTP and WebSocket
 	log  *logBuffer
 
-	cancel context.CancelFunc // has it stop
-	stop   func()             // and waits until it has
+	stop func() // has it stop, and waits until it has
 }
 
 // logBuffer keeps what a node logs, to look for what must not be there.
@@ -291,7 +291,6 @@ func (m *testMesh) start(cfg Config) *testNode {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- n.Run(ctx) }()
-	tn.cancel = cancel
 	tn.stop = sync.OnceFunc(func() {
 		cancel()
 		select {
@@ -304,9 +303,7 @@ func (m *testMesh) start(cfg Config) *testNode {
 		}
 	})
 	m.t.Cleanup(func() {
-		for _, n := range m.nodes {
-			n.cancel() // all at once: each takes its leave of the others for a while
-		}
+		m.part()
 		tn.stop()
 		if m.t.Failed() && testing.Verbose() {
 			m.t.Logf("log of %s:\n%s", cfg.Self.Name, tn.log)
@@ -319,6 +316,22 @@ func (m *testMesh) start(cfg Config) *testNode {
 	}
 	m.nodes[cfg.Self.Name] = tn
 	return tn
+}
+
+// part has all nodes but one stop, at once. That one hears them take their leave: what
+// nobody hears is given up after a second.
+func (m *testMesh) part() {
+	m.parted.Do(func() {
+		var leave sync.WaitGroup
+		stays := true
+		for _, n := range m.nodes {
+			if !stays {
+				leave.Go(n.stop)
+			}
+			stays = false
+		}
+		leave.Wait()
+	})
 }
 
 // halt stops a node and takes it out of the mesh.
