@@ -71,6 +71,7 @@ func attended() *residency.Bundle {
 // TestAttendance keeps who was there on origins of the zone alone, sealed, where the
 // policy has it kept; it outlives the home that began, and the host alone gets it.
 func TestAttendance(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, attended(), "fra DE origin", "par FR origin", "nyc US")
 	nyc := m.node("nyc")
 	anna := enter(t, nyc, "town", "anna", preset("attended"))
@@ -127,6 +128,7 @@ func TestAttendance(t *testing.T) {
 // TestRegistration takes registrations on nodes in the zone of metadata, keeps them on an
 // origin, and refuses forms that lack something.
 func TestRegistration(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, attended(), "fra DE origin", "par FR origin", "nyc US")
 	fra, nyc := m.node("fra"), m.node("nyc")
 	enter(t, fra, "town", "anna", preset("attended"))

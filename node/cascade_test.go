@@ -243,6 +243,7 @@ func TestCascadePolicy(t *testing.T) {
 // TestCascadeEdgeOutside keeps an edge that is there for its own people alone from
 // passing anything on, whatever that costs.
 func TestCascadeEdgeOutside(t *testing.T) {
+	t.Parallel()
 	m := newMeshOf(t, testBundle(1), func(_ *testMesh, c *Config) { c.FanOut = 1 }, "fra DE origin", "nyc US", "waw PL")
 	anna := enter(t, m.node("fra"), "town", "anna", nil)
 	camera := anna.publish("camera", livekit.TrackType_VIDEO)
@@ -280,6 +281,7 @@ func TestCascadeMiddleStops(t *testing.T) {
 // TestCascadeStops takes back what lets a track go on, and looks two hops away: a
 // permission, the consent to its recording, the policy's leave to travel in clear.
 func TestCascadeStops(t *testing.T) {
+	t.Parallel()
 	c := newChain(t, testBundle(1), "consent", "fra DE", "waw PL origin", "vie AT origin")
 	middle, end := c.people[c.middle], c.people[c.end]
 	silent := func(who, other *client, track string) {

@@ -125,6 +125,7 @@ func runs(what, stdin, name string, args ...string) func(context.Context) error 
 // TestOnePortTakesEverythingAtOnce: each of these reaches its handler while all the
 // others are under way, and while half handshakes and slow bytes stand about.
 func TestOnePortTakesEverythingAtOnce(t *testing.T) {
+	t.Parallel()
 	o := startOnePort(t, nil)
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -218,6 +219,7 @@ func fetch(ctx context.Context, tr http.RoundTripper, url string) (string, error
 // TestOperatorsSideIsNotOnAttendeesPorts (A19): nothing that the admin socket or
 // the metrics say is to be had at an address that attendees reach.
 func TestOperatorsSideIsNotOnAttendeesPorts(t *testing.T) {
+	t.Parallel()
 	var metrics netip.AddrPort
 	o := startOnePort(t, func(c *Config) {
 		metrics = freePort(t)

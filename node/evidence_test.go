@@ -550,6 +550,7 @@ func TestRefusalsAndKeptChat(t *testing.T) {
 
 // TestEvidenceMetrics reads what Prometheus is told of a meeting's evidence.
 func TestEvidenceMetrics(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, testBundle(1), "fra DE origin", "waw PL")
 	fra, waw := m.node("fra"), m.node("waw")
 	enter(t, fra, "town", "bob", preset("eea-only"))

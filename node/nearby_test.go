@@ -52,6 +52,7 @@ func TestNearbyRemembersNetworks(t *testing.T) {
 // Who connects with any client is measured, and the next from the same network is
 // placed by that; nothing of it is logged.
 func TestConnectionsAreMeasured(t *testing.T) {
+	t.Parallel()
 	m := behindProxies(t)
 	fra := m.node("fra")
 	n := fra.Node
