@@ -10,7 +10,9 @@ import (
 )
 
 // TestGoSDK has two clients of LiveKit's Go SDK meet on two nodes: they publish,
-// receive, are recorded by the Egress API, mute, send data and leave.
+// receive, are recorded by the Egress API, mute, send data and leave. Compiling them
+// takes a minute the first time. The parallel test that is declared last is among the
+// first to run, so that the minute passes beside the others.
 func TestGoSDK(t *testing.T) {
 	t.Parallel()
 	client := build("gosdk", "gosdk")
