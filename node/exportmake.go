@@ -193,7 +193,7 @@ func (n *Node) makingZIP(rec room.Record, q ExportRequest) prepared.Making {
 				return nil, err
 			}
 		}
-		p := packer{n: n, z: z, progress: progress}
+		p := packer{n: n, w: w, z: z, progress: progress}
 		if err := p.measure(rooms); err != nil {
 			return nil, err
 		}
@@ -236,6 +236,7 @@ func (n *Node) keptRooms(tenant string) (list []room.Record, err error) {
 // packer fills an archive.
 type packer struct {
 	n           *Node
+	w           *prepared.Writer
 	z           *sealedzip.Writer
 	progress    func(done, total int64)
 	done, total int64 // bytes of recordings
@@ -262,6 +263,7 @@ func (p *packer) room(ctx context.Context, rec room.Record, dir string) error {
 		p.notes = append(p.notes, fmt.Sprintf("room %q is left out: %v", rec.Name, err))
 		return nil
 	}
+	p.w.Of(prepared.Part{Room: rec.Name, Tenant: rec.Tenant, Policy: rec.Policy})
 	now := p.n.now()
 	e, err := p.z.Create(dir+"chat.txt", now, true)
 	if err == nil {
@@ -339,6 +341,7 @@ func (p *packer) recording(ctx context.Context, rec room.Record, i vault.Info, d
 		return nil
 	}
 	defer done()
+	p.w.Of(prepared.Part{Room: rec.Name, Tenant: rec.Tenant, Policy: rec.Policy})
 	e, err := p.z.Create(dir+"recordings/"+i.Started.UTC().Format("2006-01-02 150405")+" "+string(i.ID)+".mkv", i.Started, false)
 	if err == nil {
 		_, err = io.Copy(e, f)

@@ -351,6 +351,13 @@ func (n *Node) serveExport(w http.ResponseWriter, r *http.Request) error {
 	if !v.Allow {
 		return refused(v)
 	}
+	for _, part := range about.Rooms {
+		q := keeping(room.Record{Name: part.Room, Tenant: part.Tenant, Policy: part.Policy}, residency.ClassExport)
+		q.NoEvidence = n.noEvidenceOf(part.Room)
+		if _, v := n.tell(q); !v.Allow {
+			return refused(v) // one that may not be exported any more is enough
+		}
+	}
 	return n.sendExport(permit, w, r, about, f)
 }
 

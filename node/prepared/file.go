@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/domicile/domicile/residency"
 	"github.com/domicile/domicile/residency/vault"
@@ -33,6 +34,14 @@ type Writer struct {
 	due    int // bytes until a permit is asked for
 	size   int64
 	over   []patch
+	parts  []Part
+}
+
+// Of notes that something of a room is written.
+func (w *Writer) Of(p Part) {
+	if !slices.Contains(w.parts, p) {
+		w.parts = append(w.parts, p)
+	}
 }
 
 func (s *Shelf) newWriter(ctx context.Context, a About, permit func() (residency.Permit, error)) (*Writer, error) {

@@ -85,6 +85,16 @@ type About struct {
 	Expires   time.Time `json:"expires"` // the last moment at which it can be fetched
 	Notes     []string  `json:"notes,omitempty"`
 	Over      []patch   `json:"over,omitempty"` // what was written over what had been written
+	// Rooms are those of which there is something in it, beside Room, each with each of
+	// the policies under which it was kept.
+	Rooms []Part `json:"rooms,omitempty"`
+}
+
+// Part is a room of which something is in an export.
+type Part struct {
+	Room   string `json:"room"`
+	Tenant string `json:"tenant,omitempty"`
+	Policy string `json:"policy"`
 }
 
 // patch is written over the body from a byte on.
@@ -349,7 +359,7 @@ func (s *Shelf) produce(ctx context.Context, about About, j *job) (About, error)
 	if err = errors.Join(err, w.close()); err != nil {
 		return about, err
 	}
-	about.Size, about.Over = w.size, w.over
+	about.Size, about.Over, about.Rooms = w.size, w.over, w.parts
 	return about, s.save(about)
 }
 
