@@ -68,17 +68,24 @@ func newScene(t *testing.T) *scene {
 	s.deps.TurnedAway = func(from residency.NodeName, c residency.Class, rule string) {
 		s.turned = append(s.turned, fmt.Sprintf("%s %s %s", from, c, rule))
 	}
-	s.gus = &Participant{room: s.Room, log: s.Room.log, sid: "PA_gus", identity: "gus", inbox: make(chan func(), participantQ),
-		due: make(chan struct{}, 1), gone: make(chan struct{}), muted: map[sfu.TrackID]bool{},
-		info: &livekit.ParticipantInfo{Sid: "PA_gus", Identity: "gus", Permission: &livekit.ParticipantPermission{CanSubscribe: true, CanPublish: true}}}
-	s.locals["gus"] = s.gus
-	info := &livekit.TrackInfo{Sid: "TR_gus", Type: livekit.TrackType_VIDEO, Source: livekit.TrackSource_CAMERA, MimeType: vp8.MimeType}
-	up := newUp("TR_gus", sfu.Video, info, TrackRecord{Codec: vp8}, false)
-	s.doPublished(s.gus, info, TrackRecord{Codec: vp8}, up)
+	gus, up := s.films()
+	s.gus = gus
 	up.OnKeyframeRequest(func(sfu.Layer) { s.asked++ })
 	s.has(t, "waw", false, person("PA_wanda", "wanda", "TR_wanda"))
 	s.ensureUp(s.tracks["TR_wanda"])
 	return s
+}
+
+// films brings gus, who has a camera, to a room on fra.
+func (s *stage) films() (*Participant, *sfu.UpTrack) {
+	gus := &Participant{room: s.Room, log: s.Room.log, sid: "PA_gus", identity: "gus", inbox: make(chan func(), participantQ),
+		due: make(chan struct{}, 1), gone: make(chan struct{}), muted: map[sfu.TrackID]bool{},
+		info: &livekit.ParticipantInfo{Sid: "PA_gus", Identity: "gus", Permission: &livekit.ParticipantPermission{CanSubscribe: true, CanPublish: true}}}
+	s.locals["gus"] = gus
+	info := &livekit.TrackInfo{Sid: "TR_gus", Type: livekit.TrackType_VIDEO, Source: livekit.TrackSource_CAMERA, MimeType: vp8.MimeType}
+	up := newUp("TR_gus", sfu.Video, info, TrackRecord{Codec: vp8}, false)
+	s.doPublished(gus, info, TrackRecord{Codec: vp8}, up)
+	return gus, up
 }
 
 // forbids takes Poland, where waw is, out of the zone of a class.

@@ -20,7 +20,7 @@ type homeState struct {
 	heard      map[residency.NodeName]time.Time // when a node said hello last (home)
 	told       Presence                         // what the home was told last
 	toldAt     time.Time
-	movedAt    time.Time // to this home
+	movedAt    time.Time // to this home, or since it can be reached again
 	emptySince time.Time
 	lost       time.Time     // since then the node that records is away
 	unseen     time.Duration // it may have been away for so long before that
@@ -333,7 +333,7 @@ func (r *Room) dropUnlisted() {
 	for name, m := range r.remotes {
 		// A node that has just spoken for itself may be newer than this roster.
 		fresh := m.presence.Present() && r.deps.Now().Sub(m.heardAt) < linkGrace
-		// A new home learns of the nodes one hello after the other.
+		// A new home, or one that was started anew, learns of the nodes one hello after the other.
 		settling := r.deps.Now().Sub(r.home.movedAt) < linkGrace
 		if _, ok := r.home.nodes[name]; !ok && name != r.home.name && !fresh && !settling {
 			r.dropRemote(name)

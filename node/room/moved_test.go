@@ -33,12 +33,13 @@ func TestDoubtEndsNoTrack(t *testing.T) {
 	if s.track.way.at.link == nil {
 		t.Error("a doubt has ended the track")
 	}
-	here.Kept = false // it has forgotten everything
+	here.Kept = false // it has forgotten everything, and ended what it sent
+	s.track.way.at.link.Unbind(3)
 	s.says("waw", KindParticipants, here)
+	s.doReconcile()
 	if s.track.way.at.link != nil {
 		t.Error("the track of a node that has forgotten this one is waited for")
 	}
-	s.doReconcile()
 	if got := newest[Subscribe](s, "waw", KindSubscribe); got.Layers != 1 {
 		t.Errorf("and is not asked for again: %+v", got)
 	}

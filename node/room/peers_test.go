@@ -209,6 +209,32 @@ func TestRosterOfRestartedHome(t *testing.T) {
 	}
 }
 
+// TestRestartedHomeLosesNobody keeps the others while a home that was started anew hears
+// of them: the first to say hello to it is alone on its first roster.
+func TestRestartedHomeLosesNobody(t *testing.T) {
+	s := newStage(t, "edge")
+	s.at = "waw"
+	s.doHome(s.now)
+	s.has(t, "nyc", true, person("PA_eve", "eve"))
+	nodes := []Presence{{Node: "fra", Participants: 1}, {Node: "nyc", Participants: 1, Outside: true}}
+	s.says("waw", KindRoster, Roster{Home: "waw", Seq: 50, Record: s.record, Nodes: nodes})
+	s.later(time.Minute)
+	s.LinkDown("waw")
+	s.LinkUp("waw")
+	for len(s.inbox) > 0 {
+		(<-s.inbox)()
+	}
+	s.says("waw", KindRoster, Roster{Home: "waw", Seq: 1, Record: s.record, Nodes: nodes[:1]})
+	if s.count() != 1 {
+		t.Fatal("eve is gone before the home can have heard of her node")
+	}
+	s.later(linkGrace)
+	s.says("waw", KindRoster, Roster{Home: "waw", Seq: 2, Record: s.record, Nodes: nodes[:1]})
+	if s.count() != 0 {
+		t.Error("eve stays for ever")
+	}
+}
+
 // TestCrossedRoster keeps a node that has just spoken although a roster that was
 // under way does not list it.
 func TestCrossedRoster(t *testing.T) {

@@ -120,6 +120,8 @@ func (r *Room) direct(t *track, to residency.NodeName, d *demand) bool {
 	switch {
 	case over == "" && d.from == "" && d.sent == "":
 		return true
+	case d.from == "" && d.sent == over && t.serving[to] == nil:
+		return true // it was told to get it there, and has lost the way from here before that brought anything
 	case d.from != "":
 		d.sent = d.from // it has gone there
 	}

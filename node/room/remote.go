@@ -301,7 +301,7 @@ func (r *Room) doParticipants(from residency.NodeName, msg Participants) {
 		defer r.introduce(from, !msg.Whole)
 	} else if msg.Tell {
 		if !msg.Kept {
-			r.forgetAsked(from)
+			r.askAnew(from)
 		}
 		defer r.introduce(from, false)
 	}
@@ -351,14 +351,17 @@ func (r *Room) doParticipants(from residency.NodeName, msg Participants) {
 	r.poke()
 }
 
-// forgetAsked asks anew for the tracks of a node that has forgotten this one,
-// and with it what it was asked for.
-func (r *Room) forgetAsked(node residency.NodeName) {
+// askAnew asks a node again for the tracks that come from it: it may have forgotten
+// this one, and with it what it was asked for. What comes goes on: if the node has
+// forgotten, it ends that itself, or sends it under another alias.
+func (r *Room) askAnew(node residency.NodeName) {
 	for _, t := range r.tracks {
 		if t.node == node {
-			t.way.plan = 0
+			t.way.plan, t.way.told = 0, Subscribe{}
 		}
-		r.loseWays(t, node)
+		if f := t.way.feed(node); f != nil {
+			f.anew = true
+		}
 	}
 	r.poke()
 }
@@ -525,7 +528,8 @@ func (r *Room) LinkUp(peer residency.NodeName) {
 			// It may have been started anew and count its rosters from the
 			// beginning; what it sent before has been handled by now.
 			r.home.seq = 0
-			r.home.toldAt = time.Time{} // say hello at once
+			r.home.toldAt = time.Time{}   // say hello at once
+			r.home.movedAt = r.deps.Now() // and its first roster lists who said so first
 			r.doHome(r.deps.Now())
 		}
 		r.doReconcile()

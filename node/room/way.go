@@ -35,6 +35,7 @@ type feed struct {
 	since   time.Time // it was chosen, or bound
 	asked   sfu.LayerSet
 	askedAt time.Time
+	anew    bool // it is to be asked again in any case
 	link    Link // nil until it is bound
 	alias   uint32
 	path    []residency.NodeName // from the publisher's node to from
@@ -138,10 +139,10 @@ func (r *Room) askFeed(t *track, f *feed, want sfu.LayerSet, now time.Time) bool
 	if f.link == nil && now.Sub(f.since) >= wayPatience {
 		return false
 	}
-	if want == f.asked && (f.link != nil || now.Sub(f.askedAt) < askAgain) {
+	if want == f.asked && !f.anew && (f.link != nil || now.Sub(f.askedAt) < askAgain) {
 		return true
 	}
-	f.asked, f.askedAt = want, now
+	f.asked, f.askedAt, f.anew = want, now, false
 	return r.sendTo(f.from, KindSubscribe, encode(Subscribe{Track: t.id, Layers: want})) == nil
 }
 

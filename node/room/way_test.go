@@ -199,6 +199,75 @@ func TestWayChangesOnceItBrings(t *testing.T) {
 	}
 }
 
+// TestWhoAsksForAllLosesNoWay keeps what comes from a node that asks who is here: it
+// may have forgotten what it was asked for, or may only lack a name. What is wanted is
+// told anew, and what comes goes on until something else does.
+func TestWhoAsksForAllLosesNoWay(t *testing.T) {
+	s := newMiddle(t)
+	s.says("waw", KindTrackOpen, TrackOpen{Track: "TR_wanda", Alias: 1})
+	s.says("waw", KindTrackVia, TrackVia{Track: "TR_wanda", Plan: 1, Node: "vie"}) // has not answered yet
+	s.doReconcile()
+	w := &s.track.way
+	asksForAll := func(node residency.NodeName) {
+		t.Helper()
+		s.letters = nil
+		s.says(node, KindParticipants, Participants{Presence: Presence{Node: node, Participants: 1}, Tell: true})
+		s.doReconcile()
+		if w.at.link == nil || !w.at.link.Bound(w.at.alias) {
+			t.Fatalf("%s asks who is here, and the track does not come any more", node)
+		}
+	}
+	asksForAll("waw")
+	if got := newest[Subscribe](s, "waw", KindSubscribe); got != (Subscribe{Track: "TR_wanda", Layers: 1, Own: 1, Able: true}) {
+		t.Errorf("waw is asked for %+v", got)
+	}
+	asksForAll("vie")
+	if got := newest[Subscribe](s, "vie", KindSubscribe); got != (Subscribe{Track: "TR_wanda", Layers: 1}) {
+		t.Errorf("vie is asked for %+v", got)
+	}
+
+	s.says("waw", KindTrackOpen, TrackOpen{Track: "TR_wanda", Alias: 2}) // it had forgotten
+	if w.at.alias != 2 || !w.at.link.Bound(2) || w.at.link.Bound(1) {
+		t.Errorf("alias %d is listened to", w.at.alias)
+	}
+}
+
+// TestWhoLostItsWayGetsItFromHere serves a node that was told to get a track elsewhere,
+// and does not get it any more: until it has gone there.
+func TestWhoLostItsWayGetsItFromHere(t *testing.T) {
+	s := newMiddle(t)
+	s.deps.FanOut = 1
+	s.films()
+	tr := s.tracks["TR_gus"]
+	asks := func(node, from residency.NodeName) {
+		s.says(node, KindSubscribe, Subscribe{Track: "TR_gus", Layers: 1, Own: 1, Able: true, From: from})
+	}
+	asks("vie", "")
+	asks("osl", "")
+	s.doReconcile()
+	over := tr.plan.over("osl")
+	child := residency.NodeName("osl")
+	if over == "" {
+		over, child = tr.plan.over("vie"), "vie"
+	}
+	if over == "" || tr.plan.demands[child].sent != over {
+		t.Fatalf("nobody is to get it from another: %+v", tr.plan.tree)
+	}
+	asks(child, over)
+	if tr.serving[child] != nil {
+		t.Fatal("it gets the track twice")
+	}
+	tr.plan.demands[child].from = "" // as if it had not gone there yet
+	asks(child, "")
+	if tr.serving[child] == nil {
+		t.Errorf("%s, which gets it from nowhere, is left to wait for %s", child, over)
+	}
+	asks(child, over)
+	if tr.serving[child] != nil {
+		t.Error("it gets the track twice for good")
+	}
+}
+
 // TestHostileWays takes nothing from nodes that make it up.
 func TestHostileWays(t *testing.T) {
 	s := newMiddle(t)
