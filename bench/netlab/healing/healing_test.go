@@ -81,6 +81,12 @@ func allFaults() []fault {
 	return []fault{
 		{"kill", kill, (*stage).start, false},
 		{"source", kill, (*stage).start, true},
+		{"restart", func(s *stage, p *process) { // too soon for gossip to notice
+			s.kill(p)
+			s.start(p)
+			s.allLinked()
+			time.Sleep(lasts)
+		}, func(*stage, *process) {}, false},
 		{"freeze", func(s *stage, p *process) { s.signal(p, syscall.SIGSTOP); time.Sleep(lasts) }, func(s *stage, p *process) { s.signal(p, syscall.SIGCONT) }, false},
 		{"pause", func(s *stage, p *process) { // the link lives on
 			s.signal(p, syscall.SIGSTOP)
