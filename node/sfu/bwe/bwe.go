@@ -206,7 +206,7 @@ func (e *Estimator) learn(at time.Duration) {
 	for i := range e.recent {
 		e.take(&e.recent[i])
 	}
-	e.loss.settle()
+	e.loss.settle(at)
 	e.path.judge(at, e.sending.long(), e.acked.long())
 	e.state = e.trend.state
 	if !e.path.congested() {

@@ -15,7 +15,8 @@ type arrival struct {
 	size          uint16
 	cluster       uint8
 	lost          bool
-	revived       bool // reported as lost before
+	revived       bool          // reported as lost before,
+	late          time.Duration // so long ago
 }
 
 // arrivalClock turns reference times, 24 bits of 64 ms, into a clock that runs on.
@@ -92,9 +93,12 @@ func (e *Estimator) status(n int64, s symbol, arrived time.Duration) (time.Durat
 		return 0, false
 	}
 	p := arrival{sent: rec.sent, arrived: arrived, size: rec.size, cluster: rec.cluster, lost: !received, revived: rec.known == missing}
+	if p.revived {
+		p.late = e.now - time.Duration(rec.missed)*time.Millisecond
+	}
 	rec.known = landed
 	if !received {
-		rec.known = missing
+		rec.known, rec.missed = missing, uint32(e.now/time.Millisecond)
 	}
 	e.recent = append(e.recent, p)
 	return rec.sent, received

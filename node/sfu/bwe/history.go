@@ -12,6 +12,7 @@ type record struct {
 	size    uint16
 	cluster uint8 // probe it belongs to, 0 if none
 	known   uint8
+	missed  uint32 // ms of the estimator's time: when it was first reported as not received
 }
 
 // What is known of a packet.

@@ -36,7 +36,7 @@ const (
 // promises the loss 1 − (1 − L0)·S0/S1, the path's own stays at L0.
 type lossControl struct {
 	arrived, lost int
-	doubt, fresh  int           // reported missing by the last feedback and by this one: perhaps only late
+	doubts        doubts        // what was reported missing, and is perhaps only late
 	bytes         int           // of all
 	first, last   time.Duration // when the first and the last of them were sent
 	since         time.Duration
@@ -63,7 +63,9 @@ func (l *lossControl) reset() { *l = lossControl{} }
 // count takes what became of a packet.
 func (l *lossControl) count(p *arrival) {
 	if p.revived {
-		l.doubt = max(l.doubt-1, 0)
+		if !l.doubts.revive(p.late) {
+			l.lost = max(l.lost-1, 0)
+		}
 		l.arrived++
 		return
 	}
@@ -73,17 +75,15 @@ func (l *lossControl) count(p *arrival) {
 	l.last = max(l.last, p.sent)
 	l.bytes += int(p.size)
 	if p.lost {
-		l.fresh++
+		l.doubts.fresh++
 	} else {
 		l.arrived++
 	}
 }
 
-// settle ends a feedback: what the one before missed, and this one did not bring
-// either, is lost.
-func (l *lossControl) settle() {
-	l.lost, l.doubt, l.fresh = l.lost+l.doubt, l.fresh, 0
-}
+// settle ends a feedback: what one before missed, and none has brought since, is lost
+// once it is later than packets come on this path.
+func (l *lossControl) settle(at time.Duration) { l.lost += l.doubts.settle(at) }
 
 // report stands for a window of which a receiver tells only the fraction.
 func (l *lossControl) report(fraction, rate float64, at time.Duration) {

@@ -1,0 +1,55 @@
+package relay_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/domicile/domicile/relay/relaytest"
+)
+
+// On a path that loses one packet in twenty, and where a jitter of 100 ms has them
+// overtake each other, media stays on UDP: what is late is not lost, and QUIC would
+// carry next to nothing. Of what is left out the smallest picture is not part.
+func TestOvertakenIsNotLost(t *testing.T) {
+	path := relaytest.Path{Delay: 8 * time.Millisecond, Jitter: 3 * time.Millisecond}
+	simulate(t, path, func(t *testing.T, mesh *relaytest.Mesh) {
+		a, b, ab, ba := onUDP(t, mesh)
+		path.Jitter, path.Loss = 100*time.Millisecond, 0.05
+		mesh.Net.SetPath(a.Addr, b.Addr, path)
+		mesh.Net.SetPath(b.Addr, a.Addr, path)
+		track, sink := openTrack(t, ab, true), relaytest.NewSink()
+		bind(t, ba, track.Alias(), sink)
+		var seqs [3]uint16
+		var worst float64
+		const frames = 600
+		for ts := range uint32(frames) {
+			for l := range seqs {
+				for range 2 << l {
+					track.Offer(uint8(l), true, relaytest.RTP(seqs[l], ts, true, 1150))
+					seqs[l]++
+				}
+			}
+			time.Sleep(33 * time.Millisecond)
+			worst = max(worst, ab.Stats().UDP.Loss)
+		}
+		time.Sleep(time.Second)
+		if s := ab.Stats(); s.Carriage != "udp" || s.UDP.Moves != 1 || worst > 0.25 {
+			t.Errorf("on %s after %d moves, a loss of up to %.0f %%", s.Carriage, s.UDP.Moves, 100*worst)
+		}
+		var last time.Time
+		var gap time.Duration
+		whole := 0
+		for len(sink.Packets) > 0 {
+			if p := <-sink.Packets; p.Layer == 0 {
+				if !last.IsZero() {
+					gap = max(gap, p.At.Sub(last))
+				}
+				last = p.At
+				whole++
+			}
+		}
+		if whole < 2*frames*85/100 || gap > 300*time.Millisecond {
+			t.Errorf("%d of %d packets of the smallest picture, a gap of %s", whole, 2*frames, gap)
+		}
+	})
+}
