@@ -14,10 +14,6 @@ const (
 	// roundGap is the least time between two rounds in which media leaves: what comes
 	// meanwhile shares datagrams and system calls.
 	roundGap = 250 * time.Microsecond
-	// settleLooks is how often run looks in vain before it takes what is offered just
-	// now for all there is: a microsecond or two, while packets of one picture follow
-	// each other sooner. After settleMost in a row it does not wait for the next.
-	settleLooks, settleMost = 500, 64
 	// tickEvery and idleTick are how often a link that is at work, or not, looks
 	// after its path.
 	tickEvery, idleTick = 10 * time.Millisecond, 100 * time.Millisecond
@@ -129,7 +125,7 @@ func (h *hop) run() error {
 		}
 		if h.active.Load() {
 			s.rest()
-			h.settle()
+			h.claim()
 		}
 		wait, err := s.round(time.Now())
 		if err != nil {
@@ -151,18 +147,12 @@ func (s *sending) rest() {
 	}
 }
 
-// settle returns when nothing more is offered at this moment. A picture's packets are
-// offered one right after the other, and the first of them wakes run: without this
-// it would leave alone, and the others a gap later. It takes the tokens of what the
-// round is going to find.
-func (h *hop) settle() {
-	for taken, vain := 0, 0; taken < settleMost && vain < settleLooks; {
-		select {
-		case <-h.wake:
-			taken, vain = taken+1, 0
-		default:
-			vain++
-		}
+// claim takes the token of what was offered since run was woken. The round that
+// follows finds it; another would look in vain, and have what comes then wait.
+func (h *hop) claim() {
+	select {
+	case <-h.wake:
+	default:
 	}
 }
 

@@ -47,29 +47,14 @@ func TestRoundsOfNothingHoldNothingUp(t *testing.T) {
 }
 
 // What is offered before a round begins has no other round look for it in vain.
-func TestSettleTakesTheToken(t *testing.T) {
+func TestRoundClaimsTheToken(t *testing.T) {
 	s := aSender()
+	s.h.claim() // there is none
 	s.h.wakeUp()
-	s.h.settle()
+	s.h.claim()
 	if len(s.h.wake) > 0 {
 		t.Error("run is still to be woken")
 	}
-	end := make(chan struct{})
-	offering := make(chan struct{})
-	go func() {
-		defer close(offering)
-		for {
-			select {
-			case <-end:
-				return
-			default:
-				s.h.wakeUp()
-			}
-		}
-	}()
-	s.h.settle() // returns though the offers do not end
-	close(end)
-	<-offering
 }
 
 // The timer is set anew where something is due sooner, and else fires as it was set.
