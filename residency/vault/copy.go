@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -243,16 +244,28 @@ func (v *Vault) Receive(p residency.Permit, m Manifest) (have map[TrackID]int64,
 		return nil, false, fmt.Errorf("copy of recording %q: %w", d.ID, err)
 	}
 	d.Copy = true
-	if !whole && d.State != StateRecording { // cut, as far as is known here
-		d.State, d.Private.Finals = StateRecording, map[TrackID][]byte{}
-		for i := range d.Tracks {
-			d.Tracks[i].Finished = false
-		}
+	if !whole {
+		d.cut(m.Parts, have)
 	}
 	if err := v.saveCopy(d); err != nil {
 		return nil, false, fmt.Errorf("copy of recording %q: %w", d.ID, err)
 	}
 	return have, whole, nil
+}
+
+// cut has a copy read like a recording that was cut: one that is finished as a whole, one
+// that goes on in the tracks that are not all here.
+func (d *document) cut(parts []Part, have map[TrackID]int64) {
+	goesOn := d.State == StateRecording
+	d.State = StateRecording
+	for i := range d.Tracks {
+		t := &d.Tracks[i]
+		lacks := func(p Part) bool { return p.Track == t.ID && have[p.Track] < p.Size }
+		if !goesOn || slices.ContainsFunc(parts, lacks) {
+			t.Finished = false
+			delete(d.Private.Finals, t.ID)
+		}
+	}
 }
 
 // saveCopy writes the document of a copy if it says something new.

@@ -67,6 +67,33 @@ func TestCopyIsBrokenOff(t *testing.T) {
 	}
 }
 
+// A track that has ended while the recording goes on reads like one that was cut until
+// all of it is here: its origin may be lost before that.
+func TestCopyOfAnEndedTrackIsBrokenOff(t *testing.T) {
+	from, to := openVault(t, t.TempDir(), Options{}), openVault(t, t.TempDir(), Options{})
+	r, w := start(t, from)
+	for i := range 9 {
+		must(t, w.Write(cluster(i)))
+	}
+	must(t, w.Close())
+	rnd := rand.New(rand.NewPCG(5, 6))
+	carry(t, from, to, r.ID(), 200, rnd)
+	if marked, err := to.Interrupt(r.ID()); !marked || err != nil {
+		t.Fatal(marked, err)
+	}
+	got, err := to.Read(r.ID())
+	must(t, err)
+	if n, end, err := readAll(t, got.Tracks[0]); err != nil || end.Finished || n == 9 {
+		t.Errorf("%d clusters, %+v, %v; want fewer than 9 of a track that was cut", n, end, err)
+	}
+	carry(t, from, to, r.ID(), 1<<20, rnd) // its origin is back
+	got, err = to.Read(r.ID())
+	must(t, err)
+	if n, end, err := readAll(t, got.Tracks[0]); err != nil || !end.Finished || n != 9 {
+		t.Errorf("%d clusters, %+v, %v; want all 9 of a finished track", n, end, err)
+	}
+}
+
 // What is changed in a copy before it is whole is found, and brought again.
 func TestCopyIsChecked(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(3, 4))
