@@ -17,6 +17,9 @@ type vp9Pictures struct {
 	heads vp9Heads
 }
 
+// maxLayers is how many frames a superframe can have.
+const maxLayers = 8
+
 func (v *vp9Pictures) begin() { v.ends = v.ends[:0] }
 
 // starts accepts pictures without their lowest layers: an encoder that is short of bits
@@ -35,6 +38,9 @@ func (v *vp9Pictures) add(f, payload []byte) ([]byte, error) {
 		return f, err
 	}
 	if p.B && len(f) > 0 {
+		if len(v.ends) == maxLayers-1 {
+			return f, errVP9 // perhaps a picture without end
+		}
 		v.ends = append(v.ends, len(f))
 	}
 	return append(f, b...), nil
@@ -42,10 +48,6 @@ func (v *vp9Pictures) add(f, payload []byte) ([]byte, error) {
 
 // finish makes the superframe. A frame whose header it cannot read it leaves as it is.
 func (v *vp9Pictures) finish(f []byte) ([]byte, bool) {
-	const most = 8 // frames of a superframe
-	if len(v.ends) >= most {
-		return nil, false
-	}
 	var (
 		key   bool
 		last  vp9Head

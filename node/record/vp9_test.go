@@ -152,6 +152,19 @@ func TestUpperLayerBehindAHole(t *testing.T) {
 	}
 }
 
+// A picture of more layers than there can be is none, and takes no memory.
+func TestPictureWithoutEnd(t *testing.T) {
+	v := &vp9Pictures{}
+	frame, err := []byte(nil), error(nil)
+	layers := 0
+	for ; err == nil && layers < 1000; layers++ {
+		frame, err = v.add(frame, []byte{0x08, 0x82}) // B: a frame begins
+	}
+	if layers != maxLayers+1 || len(v.ends) >= maxLayers {
+		t.Errorf("%d layers taken: %v", layers-1, err)
+	}
+}
+
 func ivfFile(frames [][]byte) []byte {
 	b := binary.LittleEndian.AppendUint16([]byte("DKIF\x00\x00"), 32)
 	b = append(b, "VP90"...)
