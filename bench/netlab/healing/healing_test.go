@@ -299,7 +299,8 @@ func (h *show) middle(trees map[*room]map[string][]string) (at int) {
 	return at
 }
 
-// play has a node fail and returns what everybody missed; last leaves it as it is.
+// play has a node fail, brings it back and returns what everybody missed; last does not
+// wait until everybody is where they belong again.
 func (h *show) play(f fault, last bool) round {
 	trees := h.settle()
 	at := 0
@@ -330,8 +331,8 @@ func (h *show) play(f fault, last bool) round {
 			out.beside = append(out.beside, missed)
 		}
 	})
+	f.mend(h.stage, p)
 	if !last {
-		f.mend(h.stage, p)
 		h.settle()
 	}
 	close(done)
