@@ -158,9 +158,9 @@ bench-network: web ## freezes, sound and recovery of real browsers on bad networ
 	@go test -count=1 -timeout 30m -tags network -v -run TestNetworkFigures ./bench/e2e
 
 .PHONY: bench-moves
-bench-moves: web ## what pages miss when their node is killed or drained, N times (10) each (root; RECORD=1 writes bench/results)
-	$(say) "a node is killed and drained under a page, N=$(or $(N),10) times each (20 seconds each; leave the machine alone)"
-	@go test -count=1 -timeout 0 -tags network -v -run '^TestMoveFigures$$' ./bench/e2e -moves.samples $(or $(N),10) $(if $(RECORD),-moves.record)
+bench-moves: web ## what pages miss when their node is killed, stopped or drained, N times (10) each (KINDS=killed,frozen,drained; root; RECORD=1 writes bench/results)
+	$(say) "a node is killed, stopped and drained under a page, N=$(or $(N),10) times each (20 seconds each; leave the machine alone)"
+	@go test -count=1 -timeout 0 -tags network -v -run '^TestMoveFigures$$' ./bench/e2e -moves.samples $(or $(N),10) $(if $(KINDS),-moves.kinds $(KINDS)) $(if $(RECORD),-moves.record)
 
 .PHONY: residency-real
 residency-real: web ## N random residency cases (100) on real nodes in namespaces, everything captured (root; RECORD=1 writes bench/results)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os/exec"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -14,6 +15,7 @@ import (
 
 var (
 	movesSamples = flag.Int("moves.samples", 10, "how many deaths and drains of a node TestMoveFigures measures")
+	movesKinds   = flag.String("moves.kinds", "killed,frozen,drained", "what happens to the node in TestMoveFigures")
 	movesRecord  = flag.Bool("moves.record", false, "write what TestMoveFigures measured into bench/results")
 )
 
@@ -94,6 +96,9 @@ func TestMoveFigures(t *testing.T) {
 			}
 		}},
 	} {
+		if !slices.Contains(strings.Split(*movesKinds, ","), kind.name) {
+			continue
+		}
 		var others, mover pauses
 		stays := b.open("stays", m.page("fra", "moves-"+kind.name, "stays"))
 		for i := range *movesSamples {
@@ -129,6 +134,6 @@ func TestMoveFigures(t *testing.T) {
 		t.Logf("%s: %+v", what, s)
 	}
 	if *movesRecord {
-		record(t, "moves", fmt.Sprintf("make bench-moves N=%d RECORD=1", *movesSamples), found)
+		record(t, "moves", fmt.Sprintf("make bench-moves N=%d KINDS=%s RECORD=1", *movesSamples, *movesKinds), found)
 	}
 }
