@@ -40,8 +40,10 @@ type Config struct {
 	Min float64
 	// Max is never exceeded. Default 30 Mbit/s.
 	Max float64
-	// Bold takes what arrived, while no queue stood, for proven at once: for senders
-	// with so many sources that what they send fills the path as padding would.
+	// Bold is for links between nodes. What arrived, while no queue stood, is proven at
+	// once: of so many sources what is sent fills the path as padding would. And loss of
+	// up to a tenth, which the next hop has made good before anybody sees it, holds the
+	// estimate and does not lower it: to find out whose fault it is would cost layers.
 	Bold bool
 }
 
@@ -150,6 +152,7 @@ func New(cfg Config) *Estimator {
 	e := &Estimator{cfg: cfg.withDefaults()}
 	e.estimate, e.proven, e.reason = e.cfg.Start, e.cfg.Start, Started
 	e.trend.reset()
+	e.loss.repaired = e.cfg.Bold
 	e.loss.reset()
 	e.probe.reset()
 	return e
@@ -207,7 +210,7 @@ func (e *Estimator) learn(at time.Duration) {
 		e.take(&e.recent[i])
 	}
 	e.loss.settle(at)
-	e.path.judge(at, e.sending.long(), e.acked.long())
+	e.path.judge(at, e.sending.long(), e.acked.long(), e.loss.doubts.late > 0)
 	e.state = e.trend.state
 	if !e.path.congested() {
 		e.state = Normal // jitter: some packets are late, or early, but no queue stands

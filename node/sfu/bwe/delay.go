@@ -10,8 +10,14 @@ const (
 	// standing, or that of the last fewPackets for sudden. Jitter delays
 	// some packets, a queue delays all (the idea of RFC 8289 section 3.2). On a
 	// path that became slow the sending of a packet itself takes long: standing is
-	// at least the time of packetBits, up to mostStanding.
+	// at least the time of packetBits, up to mostStanding. Where packets overtake each
+	// other each is late by itself, and by chance so are eight in a row: the quickest of
+	// n has waited for width/n, if width is how far delays are apart, which is spreads
+	// mean distances. There it is the quickest of packetsFor times as many as that takes
+	// to be within the bar, at most mostPackets.
 	manyPackets, fewPackets = 8, 3
+	mostPackets             = 96
+	spreads, packetsFor     = 4, 9
 	standing, sudden        = 10 * time.Millisecond, 60 * time.Millisecond
 	mostStanding            = 45 * time.Millisecond
 	packetBits              = 12e3
@@ -31,9 +37,11 @@ type delays struct {
 	rolled         time.Duration
 	last           time.Duration // smoothed
 	jitter         time.Duration // mean distance from it
-	ring           [manyPackets]time.Duration
+	ring           [mostPackets]time.Duration
 	n              int
 	bar            time.Duration // standing, at the rate of the moment
+	many           int           // how many packets tell
+	width          time.Duration // how far delays are apart without a queue, 0: not at all
 
 	queued  bool          // a queue stands
 	got     float64       // bit/s, the most that arrived since
@@ -55,18 +63,25 @@ func (d *delays) observe(oneWay time.Duration) {
 	d.low = min(d.low, oneWay)
 	d.last += (oneWay - d.last) / 8
 	d.jitter += ((oneWay - d.last).Abs() - d.jitter) / 32
-	d.ring[d.n%manyPackets] = oneWay
+	d.ring[d.n%mostPackets] = oneWay
 	d.n++
 }
 
-// judge ends the observations of a feedback: whose queue is it?
-func (d *delays) judge(at time.Duration, sent, acked float64) {
+// judge ends the observations of a feedback: whose queue is it? overtakes says that
+// packets overtake each other on this path.
+func (d *delays) judge(at time.Duration, sent, acked float64, overtakes bool) {
 	if d.n > 0 && at-d.rolled > lowWindow {
 		d.rolled, d.lowBefore, d.low = at, d.low, d.last
 	}
 	slow := time.Duration(packetBits / max(acked, 1) * float64(time.Second))
 	d.bar = min(max(slow, standing), mostStanding)
-	least, ok := d.least(manyPackets)
+	d.many, d.width = manyPackets, 0
+	if overtakes {
+		d.width = spreads * d.jitter
+		d.bar += d.width / 8
+		d.many = min(max(int(packetsFor*d.width/d.bar), manyPackets), mostPackets)
+	}
+	least, ok := d.least(d.many)
 	switch {
 	case !ok || least <= d.bar:
 		d.queued, d.foreign = false, false
@@ -101,27 +116,27 @@ func (d *delays) least(n int) (time.Duration, bool) {
 	if d.n < n {
 		return 0, false
 	}
-	least := d.ring[(d.n-1)%manyPackets]
+	least := d.ring[(d.n-1)%mostPackets]
 	for i := 2; i <= n; i++ {
-		least = min(least, d.ring[(d.n-i)%manyPackets])
+		least = min(least, d.ring[(d.n-i)%mostPackets])
 	}
 	return least - min(d.low, d.lowBefore), true
 }
 
 // congested reports whether a queue stands.
 func (d *delays) congested() bool {
-	many, ok := d.least(manyPackets)
+	many, ok := d.least(d.many)
 	if ok && many > d.bar {
 		return true
 	}
 	few, ok := d.least(fewPackets)
-	return ok && few > sudden
+	return ok && few > sudden+d.width
 }
 
-// queue is how long packets wait, smoothed.
+// queue is how long packets wait, smoothed, beside what each is late by itself.
 func (d *delays) queue() time.Duration {
 	if d.n == 0 {
 		return 0
 	}
-	return max(d.last-min(d.low, d.lowBefore), 0)
+	return max(d.last-min(d.low, d.lowBefore)-d.width/2, 0)
 }

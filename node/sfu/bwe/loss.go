@@ -49,6 +49,7 @@ type lossControl struct {
 	trial    trial
 	next     time.Duration // no trial before
 	cleared  float64       // bit/s that a trial of this window found innocent
+	repaired bool          // what is lost comes again: no trial for a little
 }
 
 // trial is a fall for loss, to be judged by what comes of it.
@@ -58,7 +59,7 @@ type trial struct {
 	running              bool
 }
 
-func (l *lossControl) reset() { *l = lossControl{} }
+func (l *lossControl) reset() { *l = lossControl{repaired: l.repaired} }
 
 // count takes what became of a packet.
 func (l *lossControl) count(p *arrival) {
@@ -166,7 +167,7 @@ func (l *lossControl) hold(at time.Duration, estimate, sent float64) {
 	}
 	l.holds++
 	l.bound = estimate
-	if l.holds >= holdWindows && at >= l.next {
+	if l.holds >= holdWindows && at >= l.next && !l.repaired {
 		l.holds, l.next = 0, at+trialGap
 		l.try(at, sent, estimate)
 		l.bound = min(estimate, trialPart*sent)
