@@ -307,6 +307,7 @@ func (r *Room) doTrackVia(from residency.NodeName, v TrackVia) {
 	}
 	switch f := (feed{from: v.Node, since: r.deps.Now()}); {
 	case v.Node == w.at.from:
+		w.told = Subscribe{} // it comes this way already: whoever sends it too stops when told so
 	case r.remotes[v.Node] == nil:
 		w.lost = v.Node
 	case w.at.link == nil: // nothing comes yet

@@ -268,6 +268,27 @@ func TestWhoLostItsWayGetsItFromHere(t *testing.T) {
 	}
 }
 
+// TestPlanThatChangesBackIsAnswered tells the publisher's node once more where a track
+// comes from, if that takes back what it had planned: else it would go on sending it too.
+func TestPlanThatChangesBackIsAnswered(t *testing.T) {
+	s := newMiddle(t)
+	s.says("waw", KindTrackVia, TrackVia{Track: "TR_wanda", Plan: 1, Node: "vie"})
+	s.doReconcile()
+	s.says("vie", KindTrackOpen, TrackOpen{Track: "TR_wanda", Alias: 3, Path: []residency.NodeName{"waw", "vie"}})
+	s.doReconcile()
+	if got := newest[Subscribe](s, "waw", KindSubscribe); got.From != "vie" {
+		t.Fatalf("waw is told %+v", got)
+	}
+	s.says("waw", KindTrackVia, TrackVia{Track: "TR_wanda", Plan: 2, Node: "waw"})
+	s.doReconcile()
+	s.says("waw", KindTrackOpen, TrackOpen{Track: "TR_wanda", Alias: 5})
+	s.says("waw", KindTrackVia, TrackVia{Track: "TR_wanda", Plan: 3, Node: "vie"})
+	s.doReconcile()
+	if got := newest[Subscribe](s, "waw", KindSubscribe); got.From != "vie" || got.Layers == 0 {
+		t.Errorf("waw, which sends it as well, is told %+v", got)
+	}
+}
+
 // TestHostileWays takes nothing from nodes that make it up.
 func TestHostileWays(t *testing.T) {
 	s := newMiddle(t)
