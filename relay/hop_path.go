@@ -97,11 +97,16 @@ func (s *sending) tick() error {
 	return s.pad()
 }
 
-// limited reports whether the path is known to carry no more than the estimate.
+// limited reports whether the path is known to carry no more than the estimate. What
+// was the limit of one that carries twice as much now was none.
 func (s *sending) limited() bool {
-	switch e := s.est.Stats(); e.Reason {
+	e := s.est.Stats()
+	switch e.Reason {
 	case bwe.Congested, bwe.Draining, bwe.NearLimit, bwe.Lossy, bwe.Competing:
-		s.limitAt = s.now
+		s.limitAt, s.limit = s.now, e.Estimate
+	}
+	if e.Estimate > 2*s.limit {
+		return false
 	}
 	return s.now.Sub(s.limitAt) < limitLasts
 }

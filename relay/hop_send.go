@@ -86,6 +86,7 @@ type sending struct {
 	marks            int
 	probeAt          time.Time
 	limitAt          time.Time // when the estimate was last at the path's limit
+	limit            float64   // which it was, bit/s
 	need             float64
 	quicSent         uint64
 	quicLost         uint64

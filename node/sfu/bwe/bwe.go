@@ -226,6 +226,7 @@ func (e *Estimator) listen(at time.Duration) {
 // take passes one reported packet through the estimators, in order of sending.
 func (e *Estimator) take(p *arrival) {
 	e.loss.count(p)
+	e.probe.reported(p)
 	if p.lost {
 		return
 	}
@@ -234,7 +235,6 @@ func (e *Estimator) take(p *arrival) {
 	if e.trend.packet(p.sent, p.arrived) {
 		e.path.reset()
 	}
-	e.probe.arrived(p)
 }
 
 // conclude turns what the feedback brought into a rate.
@@ -256,7 +256,8 @@ func (e *Estimator) conclude(at time.Duration) {
 		e.set(rate, ProbeProof, at)
 	}
 	e.prove(acked, at)
-	if e.cfg.Bold && e.state == Normal && acked > e.estimate && bound > acked {
+	if e.cfg.Bold && e.state == Normal && acked > e.estimate && (bound > acked || e.loss.innocent(at)) {
+		e.loss.allow(acked)
 		e.set(acked, Raised, at)
 	}
 	switch e.state {
@@ -376,9 +377,10 @@ func (e *Estimator) mayProbe(at time.Duration) bool {
 }
 
 // target is what to try: twice what is known, or what is wanted. The first ramp
-// reaches four times the start in two steps.
+// reaches four times the start in two steps. What arrives is known, be it more than
+// the estimate: a cluster that is slower than what is sent anyway shows nothing.
 func (e *Estimator) target() float64 {
-	top := e.estimate * e.probe.factor()
+	top := max(e.estimate, e.acked.long()) * e.probe.factor()
 	if e.probe.demanded {
 		top = min(top, max(e.demand*1.05, e.estimate*1.1))
 	}

@@ -8,7 +8,7 @@ import (
 // Figures of the loss controller.
 const (
 	// lossWindow and lossPackets: a fraction of fewer packets is chance. Windows
-	// are smoothed by lossWeight.
+	// are smoothed by lossWeight; one of many more packets than the last weighs more.
 	lossWindow  = 400 * time.Millisecond
 	lossPackets = 20
 	lossWeight  = 0.5
@@ -41,6 +41,7 @@ type lossControl struct {
 	first, last   time.Duration // when the first and the last of them were sent
 	since         time.Duration
 
+	before   int     // packets of the last window
 	fraction float64 // of the last windows, smoothed
 	own      float64 // the path's
 	bound    float64 // bit/s; 0: none
@@ -104,6 +105,12 @@ func (l *lossControl) rate() float64 {
 // calm reports whether loss allows a raise.
 func (l *lossControl) calm() bool { return l.fraction-l.own < lowLoss }
 
+// innocent reports whether the bound is no word against what arrives: little is lost,
+// and no fall is under way or has just shown that loss was ours.
+func (l *lossControl) innocent(at time.Duration) bool {
+	return l.calm() && !l.trial.running && at >= l.stays
+}
+
 // top is what the rate may rise to.
 func (l *lossControl) top() float64 {
 	if l.bound == 0 {
@@ -112,7 +119,7 @@ func (l *lossControl) top() float64 {
 	return l.bound
 }
 
-// allow lifts the bound: a probe arrived.
+// allow lifts the bound: so much arrived.
 func (l *lossControl) allow(rate float64) {
 	if l.bound > 0 {
 		l.bound = max(l.bound, rate)
@@ -129,7 +136,12 @@ func (l *lossControl) window(at time.Duration, estimate, acked float64) float64 
 	}
 	fraction, sent := float64(l.lost)/float64(n), l.rate()
 	l.arrived, l.lost, l.bytes, l.last, l.since = 0, 0, 0, 0, at
-	l.fraction += lossWeight * (fraction - l.fraction)
+	weight := lossWeight
+	if l.before > 0 {
+		weight = max(weight, float64(n)/float64(n+l.before))
+	}
+	l.fraction += weight * (fraction - l.fraction)
+	l.before = n
 	if l.fraction < l.own {
 		l.own += ownSinks * (l.fraction - l.own)
 	}
@@ -193,9 +205,7 @@ func (l *lossControl) judge(sent, fraction float64, at time.Duration) {
 		return
 	}
 	if sent > testPart*t.rate {
-		if at-t.begun > trialTime {
-			t.running = false
-		}
+		t.running = at-t.begun <= trialTime && sent <= headroom*t.rate
 		return
 	}
 	t.running = false

@@ -28,8 +28,9 @@ const (
 	burstTime = 500 * time.Microsecond
 	// A cluster that was not sent or not reported by then has failed.
 	sendLimit, reportLimit = 400 * time.Millisecond, time.Second
-	// arrivedPart of the packets must have arrived. Loss alone fails no probe:
-	// the rate that arrived tells.
+	// arrivedPart of the packets of which is known must have arrived. Loss alone fails
+	// no probe, neither of packets nor of feedback: the rate that arrived tells, and
+	// those of which no feedback came are taken to have fared like the others.
 	arrivedPart  = 0.5
 	probePackets = 4
 	// spreadPart: a cluster that arrived at less than this part of the rate it was
@@ -71,6 +72,8 @@ type prober struct {
 	packets    int
 	got        int
 	gotPackets int
+	missed     int           // bytes, that were reported missing
+	missing    int           // packets
 	firstSeen  time.Duration // on the receiver's clock
 	lastSeen   bool
 	line       line
@@ -111,7 +114,7 @@ func (p *prober) start(rate float64, at, jitter time.Duration) (ProbePlan, bool)
 	p.rate, p.begun = rate, at
 	p.want = max(int(rate*max(probeTime, min(jitterTimes*jitter, probeMost)).Seconds()/8), probeLeast)
 	p.firstSent, p.lastSent, p.lastBytes, p.bytes, p.packets = 0, 0, 0, 0, 0
-	p.got, p.gotPackets, p.lastSeen, p.line = 0, 0, false, line{}
+	p.got, p.gotPackets, p.missed, p.missing, p.lastSeen, p.line = 0, 0, 0, 0, false, line{}
 	return p.more(at)
 }
 
@@ -120,7 +123,7 @@ func (p *prober) start(rate float64, at, jitter time.Duration) (ProbePlan, bool)
 // cluster that ends in a frame's burst measures the burst.
 func (p *prober) more(at time.Duration) (ProbePlan, bool) {
 	if at-p.begun > sendLimit {
-		p.abandon(at)
+		p.giveUp(at)
 		return ProbePlan{}, false
 	}
 	step := p.rate * probeStep.Seconds() / 8
@@ -133,10 +136,13 @@ func (p *prober) more(at time.Duration) (ProbePlan, bool) {
 	return ProbePlan{Cluster: int(p.id), Rate: p.rate, Bytes: max(int(due), 0), Again: probeStep}, true
 }
 
-// abandon ends a cluster that could not be sent: there was nothing to pad with.
-func (p *prober) abandon(at time.Duration) {
-	p.active, p.judging = false, false
-	p.next = at + probeBackoff
+// giveUp ends a cluster that lasts too long: media kept it ahead of its rate, which
+// shows what media has, or there was nothing to pad with, which shows nothing.
+func (p *prober) giveUp(at time.Duration) {
+	p.active, p.judging = false, p.bytes >= p.want && p.packets > probePackets
+	if !p.judging {
+		p.next = at + probeBackoff
+	}
 }
 
 // sent counts a packet into the running cluster and returns its id.
@@ -157,10 +163,17 @@ func (p *prober) sent(bytes int, at time.Duration) uint8 {
 	return p.id
 }
 
-// arrived counts a packet that was reported.
-func (p *prober) arrived(a *arrival) {
+// reported counts a packet of which a feedback told.
+func (p *prober) reported(a *arrival) {
 	if a.cluster == 0 || a.cluster != p.id || !p.active && !p.judging {
 		return
+	}
+	if a.lost {
+		p.missed, p.missing = p.missed+int(a.size), p.missing+1
+		return
+	}
+	if a.revived {
+		p.missed, p.missing = p.missed-int(a.size), p.missing-1
 	}
 	if p.gotPackets == 0 {
 		p.firstSeen = a.arrived
@@ -216,7 +229,7 @@ func (p *prober) expire(at time.Duration) {
 // measured compares how fast the cluster left with how fast it came: by the slope
 // of arrivals over departures, which jitter of single packets moves little.
 func (p *prober) measured(own float64) (float64, bool) {
-	if p.gotPackets < probePackets || float64(p.gotPackets) < arrivedPart*float64(p.packets) {
+	if p.gotPackets < probePackets || float64(p.gotPackets) < arrivedPart*float64(p.gotPackets+p.missing) {
 		return 0, false
 	}
 	left, stretch := p.lastSent-p.firstSent, p.line.slope()
@@ -224,7 +237,7 @@ func (p *prober) measured(own float64) (float64, bool) {
 	if out <= 0 || stretch < leastStretch {
 		return 0, false // no path does that
 	}
-	share := min(float64(p.got)/float64(p.bytes)/(1-own), 1)
+	share := min(float64(p.got)/float64(p.got+p.missed)/(1-own), 1)
 	if in := out * share / max(stretch, 1); in < spreadPart*out {
 		return in * belowSpread, true
 	}
