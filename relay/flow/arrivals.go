@@ -24,9 +24,11 @@ const (
 	ringSize = 2048
 	// maxMissing bounds what is asked for at once. Of a longer gap the newest are.
 	maxMissing = 1024
-	// mostLate bounds how long a gap is waited out where packets overtake each other.
-	// Who waits longer for them had better ask twice.
-	mostLate = 40 * time.Millisecond
+	// A gap is waited out, where packets overtake each other, for as long as they come
+	// late, but for no longer than a round trip, as in RFC 8985 section 6.2: who asks
+	// before gets most of it twice. shortWait is allowed always, longWait is the most: three
+	// questions fit into the time in which a frame is of use.
+	shortWait, longWait = 40 * time.Millisecond, 150 * time.Millisecond
 	// lateForgets is the time in which half of what is known of overtaking goes.
 	lateForgets = 5 * time.Second
 	// againLeast is the least time between two questions for one datagram, beyond a
@@ -137,7 +139,7 @@ func (a *Arrivals) overtaken(n uint64, now time.Time) {
 	}
 	by := now.Sub(a.missing[i].since)
 	a.missing = slices.Delete(a.missing, i, i+1)
-	if by = min(by+by/4, mostLate); by >= a.late {
+	if by = min(by+by/4, longWait); by >= a.late {
 		a.late, a.lateAt = by, now
 	}
 }
@@ -175,14 +177,14 @@ func (a *Arrivals) Repair(n uint64, empty bool) bool {
 }
 
 // patience is how long a gap is waited out before it is asked for.
-func (a *Arrivals) patience(now time.Time) time.Duration {
+func (a *Arrivals) patience(now time.Time, rtt time.Duration) time.Duration {
 	for a.late > 0 && now.Sub(a.lateAt) >= lateForgets {
 		a.late, a.lateAt = a.late/2, a.lateAt.Add(lateForgets)
 		if a.late < time.Millisecond {
 			a.late = 0
 		}
 	}
-	return a.late
+	return min(a.late, max(rtt, shortWait))
 }
 
 // due returns when a missing datagram is asked for next.
@@ -190,7 +192,7 @@ func (m *missing) due(wait, rtt time.Duration) time.Time {
 	if m.asked.IsZero() {
 		return m.since.Add(wait)
 	}
-	return m.asked.Add(rtt + rtt/4 + againLeast)
+	return m.asked.Add(rtt + max(rtt/4, wait/2) + againLeast) // the repair may be late, too
 }
 
 // Next returns when Feedback has something to say: zero for never.
@@ -201,7 +203,7 @@ func (a *Arrivals) Next(now time.Time, rtt time.Duration) (at time.Time) {
 			at = now
 		}
 	}
-	wait := a.patience(now)
+	wait := a.patience(now, rtt)
 	for i := range a.missing {
 		if due := a.missing[i].due(wait, rtt); at.IsZero() || due.Before(at) {
 			at = due
@@ -214,7 +216,7 @@ func (a *Arrivals) Next(now time.Time, rtt time.Duration) (at time.Time) {
 // anything. It is to be called again until it reports false.
 func (a *Arrivals) Feedback(f *wire.Feedback, now time.Time, rtt time.Duration) bool {
 	a.asked = a.asked[:0]
-	wait := a.patience(now)
+	wait := a.patience(now, rtt)
 	a.missing = slices.DeleteFunc(a.missing, func(m missing) bool {
 		if now.Sub(m.since) < a.Patience {
 			return false

@@ -62,6 +62,34 @@ func TestOvertakingTeachesPatience(t *testing.T) {
 	}
 }
 
+// A gap is waited out for as long as packets come late, but no longer than a round trip,
+// or 40 ms where that is less.
+func TestPatienceFollowsTheWay(t *testing.T) {
+	for _, c := range []struct {
+		late, trip, want float64 // ms
+	}{{0, 40, 0}, {20, 40, 25}, {80, 20, 40}, {80, 60, 60}, {80, 200, 100}, {400, 300, 150}} {
+		a := flow.Arrivals{Patience: time.Second}
+		a.Came(1, true, at(0), at(0))
+		if c.late > 0 {
+			a.Came(3, true, at(1), at(1))
+			a.Came(2, true, at(1+c.late), at(1+c.late))
+		}
+		a.Came(5, true, at(500), at(500))
+		var f wire.Feedback
+		asked := -1.0
+		for ms := 0.0; ms < 400 && asked < 0; ms++ {
+			for a.Feedback(&f, at(500+ms), time.Duration(c.trip)*time.Millisecond) {
+				if slices.Contains(f.Asked, 4) {
+					asked = ms
+				}
+			}
+		}
+		if asked != c.want {
+			t.Errorf("packets come %.0f ms late, the round trip takes %.0f: asked after %.0f ms, want %.0f", c.late, c.trip, asked, c.want)
+		}
+	}
+}
+
 func TestARepairIsTakenOnce(t *testing.T) {
 	a := flow.Arrivals{Patience: time.Second}
 	a.Came(1, true, at(0), at(0))
