@@ -10,6 +10,8 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/livekit/protocol/auth"
 	"github.com/livekit/protocol/livekit"
+
+	"github.com/domicile/domicile/control/membership"
 )
 
 // TokenLeeway is how far the clock of whoever issued a token may differ from
@@ -157,8 +159,9 @@ func kindOf(s string) livekit.ParticipantInfo_Kind {
 	return livekit.ParticipantInfo_Kind(livekit.ParticipantInfo_Kind_value[strings.ToUpper(s)])
 }
 
-// MintToken signs a token for the grants, valid from now for ttl. g.APIKey and
-// g.Expires are ignored; a token to join a room needs an identity and a room.
+// MintToken signs a token for the grants, valid for ttl from now on, and before, by
+// membership.MaxSkew: the clock of the node that it is shown to may be that far behind.
+// g.APIKey and g.Expires are ignored; a token to join a room needs an identity and a room.
 func MintToken(apiKey, secret string, g Grants, ttl time.Duration, now time.Time) (string, error) {
 	switch {
 	case apiKey == "" || secret == "":
@@ -177,7 +180,7 @@ func MintToken(apiKey, secret string, g Grants, ttl time.Duration, now time.Time
 		RegisteredClaims: jwt.RegisteredClaims{
 			Issuer:    apiKey,
 			Subject:   g.Identity,
-			NotBefore: jwt.NewNumericDate(now),
+			NotBefore: jwt.NewNumericDate(now.Add(-membership.MaxSkew)),
 			ExpiresAt: jwt.NewNumericDate(now.Add(ttl)),
 		},
 		Name: g.Name, Metadata: g.Metadata, Attributes: maps.Clone(g.Attributes),

@@ -16,11 +16,11 @@ import (
 )
 
 const (
-	// maxSkew is what the clocks of two nodes may differ: each may be ten minutes wrong,
+	// MaxSkew is what the clocks of two nodes may differ: each may be ten minutes wrong,
 	// one this way and the other that, which a machine without NTP is after months, and
 	// whoever is the last to have a meeting does not lose it for that. It bounds how old a claim may be that nobody
 	// here has seen before. How long a known one stands is timed by the own clock alone.
-	maxSkew = 21 * time.Minute
+	MaxSkew = 21 * time.Minute
 
 	// staleFactor is how many announcements in a row may get lost before a claim
 	// counts as old.
@@ -86,7 +86,7 @@ type ask struct {
 func newRoster(self string, roots *x509.CertPool, announceEvery time.Duration, linked func(residency.NodeName) bool) *roster {
 	return &roster{
 		linked: linked,
-		self:   self, roots: roots, stands: staleFactor * announceEvery, fresh: staleFactor*announceEvery + maxSkew,
+		self:   self, roots: roots, stands: staleFactor * announceEvery, fresh: staleFactor*announceEvery + MaxSkew,
 		peers: map[string]peer{}, certs: map[fingerprint][]byte{}, accepted: map[string]accepted{},
 		refused: map[string]Refusal{}, waiting: map[string]time.Time{}, asked: map[string]time.Time{},
 		conflicts: map[string]conflict{}, missed: map[string]time.Time{},
@@ -304,7 +304,7 @@ func (r *roster) clock(c identity.Claim, now time.Time) string {
 	switch age := now.Sub(c.Issued); {
 	case age > r.fresh:
 		return fmt.Sprintf("its claim was issued at %s, more than %v ago: it hangs, or a clock is wrong", stamp(c.Issued), r.fresh)
-	case age < -maxSkew:
+	case age < -MaxSkew:
 		return fmt.Sprintf("its claim was issued at %s, in the future: a clock is wrong", stamp(c.Issued))
 	}
 	return ""

@@ -105,8 +105,8 @@ func TestSilentNodeFallsOut(t *testing.T) {
 func TestClocksThatDiffer(t *testing.T) {
 	ca := newCA(t)
 	for ahead, want := range map[time.Duration]string{
-		maxSkew - time.Second: "member nyc",
-		maxSkew + time.Second: "refused nyc: clock, log nyc: clock",
+		MaxSkew - time.Second: "member nyc",
+		MaxSkew + time.Second: "refused nyc: clock, log nyc: clock",
 		-time.Hour:            "refused nyc: clock, log nyc: clock",
 	} {
 		c := newCourt(ca)
