@@ -19,6 +19,15 @@ var (
 	movesRecord  = flag.Bool("moves.record", false, "write what TestMoveFigures measured into bench/results")
 )
 
+// moveGoals are what may be missed, in ms, on a machine that has nothing else to do: half a
+// second of sound by who listens to somebody who is moved from a node that is drained, and two
+// seconds by both when a node fails.
+var moveGoals = map[string]float64{
+	"drained_others_sound": 500,
+	"killed_others_sound":  2000, "killed_mover_sound": 2000,
+	"frozen_others_sound": 2000, "frozen_mover_sound": 2000,
+}
+
 // watchPauses is JavaScript that watches the packets of one other person, sound and picture
 // each: the longest pause between any two.
 const watchPauses = `
@@ -132,6 +141,9 @@ func TestMoveFigures(t *testing.T) {
 	}
 	for what, s := range found {
 		t.Logf("%s: %+v", what, s)
+		if goal := moveGoals[what]; goal > 0 && s.P99 > goal {
+			t.Errorf("%s: %.0f ms, want at most %.0f", what, s.P99, goal)
+		}
 	}
 	if *movesRecord {
 		record(t, "moves", fmt.Sprintf("make bench-moves N=%d KINDS=%s RECORD=1", *movesSamples, *movesKinds), found)
