@@ -18,7 +18,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"slices"
+	"sort"
 	"sync/atomic"
 	"time"
 
@@ -117,10 +117,10 @@ type Snapshot struct {
 	Refused []Refusal // by name
 }
 
-// Member finds a member by name.
+// Member finds a member by name: rooms ask for each node that they have to do with.
 func (s *Snapshot) Member(name residency.NodeName) (Member, bool) {
-	i := slices.IndexFunc(s.Members, func(m Member) bool { return m.Node.Name == name })
-	if i < 0 {
+	i := sort.Search(len(s.Members), func(i int) bool { return s.Members[i].Node.Name >= name })
+	if i == len(s.Members) || s.Members[i].Node.Name != name {
 		return Member{}, false
 	}
 	return s.Members[i], true
