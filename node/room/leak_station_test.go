@@ -207,8 +207,28 @@ func (s *station) opens(rec Record) {
 	}
 	s.tells("enters the room, home %q", s.home(rec))
 	s.room, s.idle, s.refused = New(rec, s.deps()), s.w.now, time.Time{}
+	s.plansBeside(s.room)
 	s.room.doHome(s.clock())
 	s.ends()
+}
+
+// plansBeside has a room, in one case of two, plan as if it were over hundreds of nodes:
+// what a tree goes by may be as old as it can be when the room takes it.
+func (s *station) plansBeside(r *Room) {
+	if s.w.seed%2 == 0 {
+		return
+	}
+	r.planHere = 0
+	r.aside = func(work, then func()) {
+		work()
+		s.w.sends(s.w.drafts.Between(0, slowestDraft), func() {
+			if s.room == r {
+				s.w.seen["trees made beside the room"]++
+				then()
+				s.ends()
+			}
+		})
+	}
 }
 
 // ends forgets a room that is over.

@@ -38,7 +38,7 @@ func TestNoLeak(t *testing.T) {
 	})
 	seen.Want(t, "media", "data", "hello", "roster", "participants", "media to an edge outside", "chat heard", "people from outside",
 		"people refused", "media arrived", "records kept", "recordings allowed", "recordings refused", "policies changed in mid-call", "home moved", "room revived", "people recorded", "recordings refused by the disk", "tracks passed on",
-		"chat kept", "chat that nobody may keep", "exports", "exports refused", "copies", "copies not sent", "programs told", "programs not told", "consents noted", "tracks refused for their encryption", "evidence fails")
+		"chat kept", "chat that nobody may keep", "exports", "exports refused", "copies", "copies not sent", "programs told", "programs not told", "consents noted", "tracks refused for their encryption", "evidence fails", "trees made beside the room")
 }
 
 const (
@@ -46,6 +46,8 @@ const (
 	// slowestNews that of gossip.
 	slowest     = 300 * time.Millisecond
 	slowestNews = 1500 * time.Millisecond
+	// slowestDraft is the longest that a tree takes which is made beside a room.
+	slowestDraft = 2 * time.Second
 	// patienceOfEdges is how long a node may need to act on what it knows (R3: 1 s).
 	patienceOfEdges = time.Second
 )
@@ -59,11 +61,12 @@ type town struct {
 	stations []*station
 	record   Record // as the room was made
 	flights  []flight
-	wall     atomic.Int64   // now, for any goroutine
-	fanOut   int            // nodes to which a track goes from one: few, so that others pass it on
-	past     []*Room        // that ended, and may have recordings to complete
-	serial   int            // of flights, people and tracks
-	seen     map[string]int // what the case came by
+	wall     atomic.Int64       // now, for any goroutine
+	fanOut   int                // nodes to which a track goes from one: few, so that others pass it on
+	past     []*Room            // that ended, and may have recordings to complete
+	serial   int                // of flights, people and tracks
+	drafts   residencytest.Rand // how long they take
+	seen     map[string]int     // what the case came by
 	wrong    []string
 }
 
@@ -119,7 +122,7 @@ func newTown(seed uint64) *town {
 	r.Mild = residencytest.Pick(r, 1, 4, 12, 40)
 	w := &town{Rand: r, seed: seed, now: residencytest.Noon, seen: map[string]int{}}
 	w.wall.Store(w.now.UnixNano())
-	w.fanOut = 1 + int(seed%3)
+	w.fanOut, w.drafts = 1+int(seed%3), residencytest.NewRand(seed, 7)
 	nodes := residencytest.Nodes(r, 2+r.IntN(4))
 	bundle := residencytest.Bundle(r, 3, nodes)
 	for _, n := range nodes {

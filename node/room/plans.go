@@ -13,12 +13,15 @@ import (
 // plan is by which nodes a track that is published here goes to the others: a tree
 // of router/cascade, which this node alone makes. As long as no more nodes want the
 // track than it may go to from here, it goes to all of them from here, and nothing
-// is planned. Owned by Room.run.
+// is planned. A tree of many nodes takes longer to make than the room may be held: it
+// is drafted beside the room (draft.go). Owned by Room.run.
 type plan struct {
 	demands map[residency.NodeName]*demand
-	tree    *cascade.Tree // nil: straight from here
+	tree    *cascade.Tree                             // nil: straight from here
+	over    map[residency.NodeName]residency.NodeName // of each node in the plan where it gets the track, "": here
 	number  uint64
-	due     bool // something has changed
+	due     bool   // something has changed
+	draft   *draft // that is being made, nil if none is
 	at      time.Time
 	failed  map[pair]time.Time // ways by which it did not come
 }
@@ -37,6 +40,7 @@ type demand struct {
 	able   bool         // it can get it from another node than this
 	from   residency.NodeName
 	sent   residency.NodeName // where it was told to get it; "": here
+	waits  time.Time          // since when it is told nothing, until a tree has a place for it; zero: it is not
 }
 
 // pair are the two nodes of a way.
@@ -50,6 +54,12 @@ const (
 	failedFor = 10 * time.Second
 	// maxFailed bounds them, for one track.
 	maxFailed = 256
+	// waitsFor is the longest that a node waits for a place in a tree. Then it gets the
+	// track from here, before it asks again (askAgain).
+	waitsFor = 500 * time.Millisecond
+	// tellsAtOnce bounds the nodes that are told of new trees before the room looks
+	// after anything else: each takes some 10 µs.
+	tellsAtOnce = 40
 	// starSlack is by how many fewer nodes than fit a tree becomes a star again.
 	starSlack = 2
 )
@@ -92,6 +102,7 @@ func (r *Room) doDemand(t *track, from residency.NodeName, s Subscribe) bool {
 		}
 		p.demands[from] = d
 		p.due = true
+		d.waits = now
 	}
 	own := s.Own
 	if !s.Able {
@@ -103,20 +114,46 @@ func (r *Room) doDemand(t *track, from residency.NodeName, s Subscribe) bool {
 		p.fail(s.Lost, from, now)
 		p.due = true
 		if s.From == "" || s.From == s.Lost { // at once from here; where it comes from in the end is planned afterwards
-			d.sent = ""
+			d.sent, d.waits = "", time.Time{}
 			return true
 		}
 	}
 	if p.due {
 		r.makePlan(t, now)
 	}
-	return r.direct(t, from, d)
+	if r.awaits(t, from, now) {
+		return false
+	}
+	return r.answer(t, from, d)
+}
+
+// answer has a node that waits no more get the track as planned, and reports whether
+// that is from here. If the plan is out of date, it waits for the next one.
+func (r *Room) answer(t *track, to residency.NodeName, d *demand) bool {
+	since := d.waits
+	d.waits = time.Time{}
+	here := r.direct(t, to, d)
+	if !here && d.sent == "" && d.from == "" && t.serving[to] == nil {
+		d.waits = since
+	}
+	return here
+}
+
+// awaits reports whether a node that is new has to wait until a tree has a place for
+// it: in a large room all come at once, and from here the track goes to few.
+func (r *Room) awaits(t *track, name residency.NodeName, now time.Time) bool {
+	p := &t.plan
+	d := p.demands[name]
+	if _, known := p.over[name]; known || d.waits.IsZero() || now.Sub(d.waits) >= waitsFor {
+		return false
+	}
+	return (p.due || p.draft != nil) && d.able && d.own != 0 && !t.up.SVC()
 }
 
 // direct has a node that said what it wants get the track as planned, and reports
 // whether that is from here.
 func (r *Room) direct(t *track, to residency.NodeName, d *demand) bool {
-	over := t.plan.over(to)
+	over := t.plan.from(to)
 	switch {
 	case over == "" && d.from == "" && d.sent == "":
 		return true
@@ -136,26 +173,26 @@ func (r *Room) direct(t *track, to residency.NodeName, d *demand) bool {
 	return false
 }
 
-// over is the node from which another is to get the track, "" if from here.
-func (p *plan) over(node residency.NodeName) residency.NodeName {
+// from is the node from which another is to get the track, "" if from here.
+func (p *plan) from(node residency.NodeName) residency.NodeName {
 	d := p.demands[node]
-	if d == nil || d.own == 0 {
-		if d == nil {
-			return ""
-		}
-		return d.sent // it only passes on what it has, until nobody wants it there
-	}
-	from, ok := p.tree.Parent(node)
-	if !ok || from == p.tree.Source {
+	if d == nil || p.tree == nil && d.own != 0 || !d.able {
 		return ""
 	}
-	return from
+	if over, ok := p.over[node]; ok && d.own != 0 {
+		return over
+	}
+	return d.sent // it only passes on what it has until nobody wants it there, or no tree has been made for it yet
 }
 
 // place tells a node where it is to get the track, and lets it have it from here if
-// that is here.
+// that is here. Policy is asked again: the tree may be older than what speaks against it.
 func (r *Room) place(t *track, to residency.NodeName, d *demand, over residency.NodeName) {
 	if d.sent == over {
+		return
+	}
+	if over != "" && !r.mayCome(t, over, to) {
+		t.plan.due = true
 		return
 	}
 	via := TrackVia{Track: t.id, Plan: t.plan.number, Node: cmp.Or(over, r.deps.Self.Name)}
@@ -168,112 +205,116 @@ func (r *Room) place(t *track, to residency.NodeName, d *demand, over residency.
 	}
 }
 
-// doPlans makes the plans that are due, and tells nodes what concerns them.
+// mayCome reports whether a node may get the track from another now, by all that a
+// plan goes by.
+func (r *Room) mayCome(t *track, over, to residency.NodeName) bool {
+	if d := t.plan.demands[over]; d == nil || d.own == 0 || t.plan.avoids(pair{over, to}, r.deps.Now()) || !r.mayPass(over) {
+		return false
+	}
+	for _, node := range []residency.NodeName{over, to} {
+		m := r.remotes[node]
+		if m == nil || m.suspect || r.deps.Link(node) == nil || !r.mayServe(t, node) {
+			return false
+		}
+		if _, v := r.permit(node, residency.ClassMedia); !v.Allow {
+			return false
+		}
+	}
+	return true
+}
+
+// avoids reports whether the track did not come by a way lately.
+func (p *plan) avoids(e pair, now time.Time) bool {
+	at, failed := p.failed[e]
+	return failed && now.Sub(at) < failedFor
+}
+
+// doPlans makes the plans that are due, and tells nodes what concerns them. Of large
+// ones the one that has waited longest is begun.
 func (r *Room) doPlans(now time.Time) {
+	var large *track
+	left, told := tellsAtOnce, false
 	for _, t := range r.tracks {
 		p := &t.plan
 		if t.node != r.deps.Self.Name || t.up == nil {
 			continue
 		}
-		if p.due || p.tree != nil && now.Sub(p.at) >= planEvery {
+		switch {
+		case !p.due && (p.tree == nil || now.Sub(p.at) < planEvery):
+		case len(p.demands) <= r.planHere:
 			r.makePlan(t, now)
+		case large == nil || p.at.Before(large.plan.at) || p.at.Equal(large.plan.at) && t.id < large.id:
+			large = t
 		}
-		for name, d := range p.demands {
-			r.place(t, name, d, p.over(name))
-		}
+		told = r.tellPlaces(t, now, &left) || told
+	}
+	if left == 0 && told {
+		r.poke() // there may be more
+	}
+	if large != nil {
+		r.makePlan(large, now)
 	}
 }
 
-// makePlan makes the tree of a track.
+// tellPlaces tells nodes where they are to get the track, if that is elsewhere than
+// before, as long as some are left that it may try; and gives up waiting for a place in
+// vain. It reports whether it could tell any.
+func (r *Room) tellPlaces(t *track, now time.Time, left *int) (told bool) {
+	for name, d := range t.plan.demands {
+		if *left == 0 {
+			return told
+		}
+		over := t.plan.from(name)
+		if d.waits.IsZero() && d.sent == over || r.awaits(t, name, now) {
+			continue
+		}
+		*left--
+		if d.waits.IsZero() {
+			r.place(t, name, d, over)
+			told = told || d.sent == over
+			continue
+		}
+		if r.answer(t, name, d) {
+			r.provide(t, name, d.layers)
+		}
+		told = told || d.waits.IsZero()
+	}
+	return told
+}
+
+// makePlan makes the tree of a track, or begins to.
 func (r *Room) makePlan(t *track, now time.Time) {
 	p := &t.plan
+	if len(p.demands) > r.planHere && !r.mayDraft(now) {
+		return // still due
+	}
+	d := r.planned(t, now)
 	p.due, p.at = false, now
-	in := r.planned(t, now)
-	slots := in.Nodes[0].FanOut
-	switch members := len(in.Nodes) - 1; {
+	slots := d.in.Nodes[0].FanOut
+	switch members := len(d.in.Nodes) - 1; {
 	case members == 0, p.tree == nil && members <= slots, members <= slots-starSlack:
+		p.draft = nil
 		if p.tree != nil {
-			p.tree = nil
+			p.tree, p.over = nil, nil
 			p.number++
 		}
-		return
+	case members > r.planHere:
+		r.begin(d)
+	default:
+		d.trips = newTrips(now)
+		d.make()
+		r.adopt(d)
 	}
-	before := p.tree
-	p.tree = cascade.Plan(in, before)
-	if before == nil || before.Number != p.tree.Number {
+}
+
+// adopt takes the tree of a draft.
+func (r *Room) adopt(d *draft) {
+	p := &d.track.plan
+	if d.before == nil || d.before.Number != d.tree.Number {
 		p.number++
 		r.deps.Trees.Plans.Add(1)
 	}
-}
-
-// planned is what the plan of a track follows from. A node that knows nothing of
-// plans, or wants what cannot be passed on, is sent its own copy from here.
-func (r *Room) planned(t *track, now time.Time) cascade.Input {
-	p := &t.plan
-	in := cascade.Input{Track: string(t.id), Nodes: []cascade.Node{{Name: r.deps.Self.Name, FanOut: r.fanOut()}}}
-	good := []bool{true}
-	for name, d := range p.demands {
-		if !d.able || t.up.SVC() {
-			in.Nodes[0].FanOut--
-			continue
-		}
-		m := r.remotes[name]
-		if d.own == 0 || m == nil {
-			continue
-		}
-		_, v := r.permit(name, residency.ClassMedia)
-		node := cascade.Node{Name: name, Wants: cascade.Layers(d.own), Viewers: len(m.participants), FanOut: r.fanOut(), Load: r.load(name)}
-		if !r.mayPass(name) {
-			node.FanOut = 0
-		}
-		in.Nodes = append(in.Nodes, node)
-		good = append(good, v.Allow && !m.suspect && r.deps.Link(name) != nil && r.mayServe(t, name))
-	}
-	for l, rates := range t.up.Rates(now) {
-		for _, rate := range rates {
-			in.Rates[l] = max(in.Rates[l], int(rate))
-		}
-	}
-	in.RTT = func(a, b int) (time.Duration, bool) { return r.roundTrip(in.Nodes[a].Name, in.Nodes[b].Name, now) }
-	in.May = func(a, b int) bool {
-		if !good[a] || !good[b] {
-			return false
-		}
-		at, failed := p.failed[pair{in.Nodes[a].Name, in.Nodes[b].Name}]
-		return !failed || now.Sub(at) >= failedFor
-	}
-	return in
-}
-
-// trips remembers how far nodes are from each other, for planEvery: in a room over
-// a hundred nodes each plan asks ten thousand times.
-type trips struct {
-	known map[pair]trip
-	since time.Time
-}
-
-type trip struct {
-	rtt time.Duration
-	ok  bool
-}
-
-// roundTrip is how far two nodes are from each other, as far as this one knows.
-func (r *Room) roundTrip(a, b residency.NodeName, now time.Time) (time.Duration, bool) {
-	if r.deps.RoundTrip == nil {
-		return 0, false
-	}
-	if b < a {
-		a, b = b, a
-	}
-	if c := &r.trips; c.known == nil || now.Sub(c.since) >= planEvery {
-		c.known, c.since = map[pair]trip{}, now
-	}
-	t, ok := r.trips.known[pair{a, b}]
-	if !ok {
-		t.rtt, t.ok = r.deps.RoundTrip(a, b)
-		r.trips.known[pair{a, b}] = t
-	}
-	return t.rtt, t.ok
+	p.tree, p.over, p.draft = d.tree, d.over, nil
 }
 
 // load is how busy another node says it is.

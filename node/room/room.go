@@ -146,13 +146,15 @@ type Deps struct {
 // Room is a meeting on this node.
 type Room struct {
 	// Static after construction.
-	deps  Deps
-	log   *slog.Logger
-	name  string
-	inbox chan func()
-	wake  chan struct{} // capacity 1: some track needs reconcile
-	rules chan struct{} // capacity 1: the policies or what is known of a node changed
-	done  chan struct{}
+	deps     Deps
+	log      *slog.Logger
+	name     string
+	inbox    chan func()
+	wake     chan struct{} // capacity 1: some track needs reconcile
+	rules    chan struct{} // capacity 1: the policies or what is known of a node changed
+	done     chan struct{}
+	planHere int                     // of more nodes trees are made beside the room
+	aside    func(work, then func()) // has work done there, then something by the room
 
 	// snapshot is written by run, read by anyone.
 	snapshot atomic.Pointer[Snapshot]
@@ -164,7 +166,9 @@ type Room struct {
 	strangers   map[residency.NodeName]string // rules by which nodes outside the room were refused
 	tracks      map[sfu.TrackID]*track
 	selection   selection
-	trips       trips
+	trips       *trips    // the draft's while there is one
+	draft       *draft    // of some track's plan, that is being made
+	rests       time.Time // until when none is begun
 	data        stream
 	transcript  transcript
 	board       quality.Board[string] // levels told, by sid
@@ -189,6 +193,7 @@ type Room struct {
 	reasked     time.Time                    // when the gate was asked again last without a cause
 	served      bool                         // a participant has been here
 	writing     sync.WaitGroup               // recordings being completed
+	drafting    sync.WaitGroup               // the draft
 	ended       bool
 
 	chronicle  chronicle
@@ -248,6 +253,7 @@ func New(record Record, deps Deps) *Room {
 		herald:    newHerald(),
 		selection: newSelection(cmp.Or(deps.MaxSpeakers, DefaultMaxSpeakers)),
 	}
+	r.planHere, r.aside = planHere, r.spawn
 	r.home.init(deps.Now())
 	r.publish()
 	return r
@@ -257,6 +263,7 @@ func New(record Record, deps Deps) *Room {
 // participant off, and returns when its recordings are written.
 func (r *Room) Run(ctx context.Context) {
 	defer r.writing.Wait()
+	defer r.drafting.Wait()
 	defer close(r.done) // nobody who waits for the room's answer waits for the disk
 	tick := time.NewTicker(tickEvery)
 	defer tick.Stop()

@@ -245,10 +245,10 @@ func TestWhoLostItsWayGetsItFromHere(t *testing.T) {
 	asks("vie", "")
 	asks("osl", "")
 	s.doReconcile()
-	over := tr.plan.over("osl")
+	over := tr.plan.from("osl")
 	child := residency.NodeName("osl")
 	if over == "" {
-		over, child = tr.plan.over("vie"), "vie"
+		over, child = tr.plan.from("vie"), "vie"
 	}
 	if over == "" || tr.plan.demands[child].sent != over {
 		t.Fatalf("nobody is to get it from another: %+v", tr.plan.tree)

@@ -308,7 +308,7 @@ func TestHostile(t *testing.T) {
 // BenchmarkPlan is a room over so many nodes, planned from nothing; the goal is
 // 1 ms for 100.
 func BenchmarkPlan(b *testing.B) {
-	for _, n := range []int{10, 100, 1000} {
+	for _, n := range []int{10, 100, 500, 1000} {
 		w := onPlane(rand.New(rand.NewPCG(7, 7)), n, DefaultFanOut)
 		b.Run(fmt.Sprintf("nodes=%d", n), func(b *testing.B) {
 			b.ReportAllocs()
@@ -321,7 +321,7 @@ func BenchmarkPlan(b *testing.B) {
 
 // BenchmarkReplan is one node that comes or goes.
 func BenchmarkReplan(b *testing.B) {
-	for _, n := range []int{10, 100, 1000} {
+	for _, n := range []int{10, 100, 500, 1000} {
 		w := onPlane(rand.New(rand.NewPCG(7, 7)), n, DefaultFanOut)
 		tree := Plan(w.in, nil)
 		b.Run(fmt.Sprintf("nodes=%d", n), func(b *testing.B) {

@@ -1,0 +1,252 @@
+package room
+
+import (
+	"time"
+
+	"github.com/domicile/domicile/residency"
+	"github.com/domicile/domicile/router/cascade"
+)
+
+// draft is a tree while it is made. Of 500 nodes each may get a track from each, and
+// whoever compares that many ways is busy for tens of milliseconds. So of many nodes the tree
+// is made beside the room, from what the room knew when it began:
+//
+//	room    ── planned ──────── goes on ──────── doDrafted ── tellPlaces ──
+//	                 └─ make: the gate, round trips, cascade.Plan ─┘
+//
+// There is one draft at a time, of the track that has waited longest, and what changes
+// meanwhile waits for the next: changes that come together cost one. When it
+// is done, much may be otherwise. A draft of other policies than those in force now is
+// dropped; of another, nobody is told a way without the gate being asked again (mayCome).
+type draft struct {
+	// Static after planned.
+	room   *Room // of it nothing but what is safe for concurrent use
+	track  *track
+	before *cascade.Tree
+	gate   *residency.Gate
+	ask    residency.Request // without the peer
+	now    time.Time
+	in     cascade.Input
+	peers  []peerOf      // of in.Nodes, the room's own node first
+	failed map[pair]bool // ways by which it did not come lately
+	trips  *trips        // the draft's while it is made
+
+	// Of make, for doDrafted.
+	tree *cascade.Tree
+	over map[residency.NodeName]residency.NodeName // see plan
+	took time.Duration
+}
+
+// peerOf is what matters of a node of a draft, beside what cascade has to know.
+type peerOf struct {
+	outside bool // it serves somebody from outside the media zone
+	good    bool // nothing speaks against it
+}
+
+const (
+	// planHere is of how many nodes a tree is made at once, by the room itself: it takes
+	// some 100 µs.
+	planHere = 32
+	// restShare is how much longer than a draft took nothing is drafted after it: of one
+	// processor a room uses a fifth at most.
+	restShare = 4
+)
+
+// planned is what the tree of a track follows from. A node that knows nothing of
+// plans, or wants what cannot be passed on, is sent its own copy from here.
+func (r *Room) planned(t *track, now time.Time) *draft {
+	p := &t.plan
+	gate := r.deps.Gate()
+	d := &draft{room: r, track: t, before: p.tree, gate: gate, now: now, peers: []peerOf{{good: true}},
+		ask: r.asking(r.deps.Self, gate.Epoch(), residency.ClassMedia, false),
+		in:  cascade.Input{Track: string(t.id), Nodes: []cascade.Node{{Name: r.deps.Self.Name, FanOut: r.fanOut()}}}}
+	for name, w := range p.demands {
+		if !w.able || t.up.SVC() {
+			d.in.Nodes[0].FanOut--
+			continue
+		}
+		m := r.remotes[name]
+		if w.own == 0 || m == nil {
+			continue
+		}
+		d.in.Nodes = append(d.in.Nodes, cascade.Node{Name: name, Wants: cascade.Layers(w.own), Viewers: len(m.participants), FanOut: r.fanOut()})
+		d.peers = append(d.peers, peerOf{outside: m.outside(now), good: !m.suspect && r.mayServe(t, name)})
+	}
+	for l, rates := range t.up.Rates(now) {
+		for _, rate := range rates {
+			d.in.Rates[l] = max(d.in.Rates[l], int(rate))
+		}
+	}
+	for e := range p.failed {
+		if p.avoids(e, now) {
+			if d.failed == nil {
+				d.failed = map[pair]bool{}
+			}
+			d.failed[e] = true
+		}
+	}
+	return d
+}
+
+// mayDraft reports whether a draft may begin.
+func (r *Room) mayDraft(now time.Time) bool { return r.draft == nil && !now.Before(r.rests) }
+
+// begin has a draft made beside the room.
+func (r *Room) begin(d *draft) {
+	if r.trips == nil || d.now.Sub(r.trips.since) >= planEvery {
+		r.trips = newTrips(d.now)
+	}
+	d.trips, r.trips = r.trips, nil
+	r.draft, d.track.plan.draft = d, d
+	r.aside(func() {
+		begun := r.deps.Now()
+		d.make()
+		d.took = r.deps.Now().Sub(begun)
+	}, func() { r.doDrafted(d) })
+}
+
+// spawn has work done beside the room, and then something by the room. Run waits for it.
+func (r *Room) spawn(work, then func()) {
+	r.drafting.Add(1)
+	go func() {
+		defer r.drafting.Done()
+		work()
+		r.post(then)
+	}()
+}
+
+// doDrafted takes what was drafted, if it is what the track waits for and was made by
+// the policies in force, and begins what is due next.
+func (r *Room) doDrafted(d *draft) {
+	now := r.deps.Now()
+	r.draft, r.trips, r.rests = nil, d.trips, now.Add(restShare*d.took)
+	if t := d.track; r.tracks[t.id] == t && t.plan.draft == d {
+		if t.plan.draft = nil; d.gate.Epoch() != r.deps.Gate().Epoch() {
+			t.plan.due = true
+		} else {
+			r.adopt(d)
+		}
+	}
+	r.doPlans(now)
+}
+
+// make makes the tree.
+func (d *draft) make() {
+	n := len(d.in.Nodes)
+	at, barred := make([]int, n), make([][]int, n)
+	number := make(map[residency.NodeName]int, n)
+	for i := range d.in.Nodes {
+		name := d.in.Nodes[i].Name
+		at[i], number[name] = d.trips.number(name), i
+		if i > 0 {
+			d.look(i)
+		}
+	}
+	for e := range d.failed {
+		from, ok := number[e.from]
+		if to, ok2 := number[e.to]; ok && ok2 {
+			barred[from] = append(barred[from], to)
+		}
+	}
+	d.in.RTT = func(a, b int) (time.Duration, bool) { return d.trips.between(d.room.deps.RoundTrip, at[a], at[b]) }
+	d.in.May = func(a, b int) bool {
+		if !d.peers[a].good || !d.peers[b].good {
+			return false
+		}
+		for _, to := range barred[a] {
+			if to == b {
+				return false
+			}
+		}
+		return true
+	}
+	d.tree = cascade.Plan(d.in, d.before)
+	d.over = make(map[residency.NodeName]residency.NodeName, n)
+	for _, node := range d.in.Nodes[1:] {
+		d.over[node.Name] = ""
+	}
+	for _, e := range d.tree.Edges {
+		if e.From != d.tree.Source {
+			d.over[e.To] = e.From
+		}
+	}
+}
+
+// look fills in what is known of a node: whether it may have the track and pass it on,
+// and how busy it is.
+func (d *draft) look(i int) {
+	node, p := &d.in.Nodes[i], &d.peers[i]
+	node.Load = d.room.load(node.Name)
+	alone := d.allows(node.Name, false)
+	if !alone {
+		node.FanOut = 0 // see mayPass
+	}
+	allowed := alone
+	if p.outside {
+		allowed = d.allows(node.Name, true)
+	}
+	p.good = p.good && allowed && d.room.deps.Link(node.Name) != nil
+}
+
+// allows asks the gate about a node, for the room's media.
+func (d *draft) allows(node residency.NodeName, outside bool) bool {
+	peer, epoch, ok := d.room.peer(d.gate, node)
+	if !ok {
+		return false
+	}
+	q := d.ask
+	q.Peer, q.PeerEpoch, q.OutsideParticipant, q.Contradiction = peer, epoch, outside, d.room.contradiction(node)
+	return d.gate.Decide(q).Allow
+}
+
+// trips remembers how far nodes are from each other, for planEvery: among 500 nodes
+// each tree asks a hundred thousand times. It has one owner, the room or its draft.
+type trips struct {
+	since time.Time
+	at    map[residency.NodeName]int
+	names []residency.NodeName
+	// rtt has a row for each node, with those before it: what is asked once is asked
+	// for both ways.
+	rtt []time.Duration
+}
+
+// What stands in rtt instead of a round trip.
+const (
+	notAsked     = 0
+	notKnown     = -1
+	shortestTrip = 1
+)
+
+func newTrips(now time.Time) *trips {
+	return &trips{since: now, at: map[residency.NodeName]int{}}
+}
+
+// number is a node's row.
+func (t *trips) number(node residency.NodeName) int {
+	i, ok := t.at[node]
+	if !ok {
+		i = len(t.names)
+		t.at[node] = i
+		t.names = append(t.names, node)
+		t.rtt = append(t.rtt, make([]time.Duration, i)...)
+	}
+	return i
+}
+
+// between is how far two nodes are from each other, as far as who is asked knows.
+func (t *trips) between(ask func(a, b residency.NodeName) (time.Duration, bool), a, b int) (time.Duration, bool) {
+	if ask == nil || a == b {
+		return 0, false
+	}
+	a, b = max(a, b), min(a, b)
+	known := &t.rtt[a*(a-1)/2+b]
+	if *known == notAsked {
+		x, y := t.names[a], t.names[b]
+		if rtt, ok := ask(min(x, y), max(x, y)); !ok {
+			*known = notKnown
+		} else {
+			*known = max(rtt, shortestTrip)
+		}
+	}
+	return *known, *known != notKnown
+}
