@@ -93,10 +93,7 @@ func (r *Room) mayDraft(now time.Time) bool { return r.draft == nil && !now.Befo
 
 // begin has a draft made beside the room.
 func (r *Room) begin(d *draft) {
-	if r.trips == nil || d.now.Sub(r.trips.since) >= planEvery {
-		r.trips = newTrips(d.now)
-	}
-	d.trips, r.trips = r.trips, nil
+	d.trips, r.trips = r.lately(d.now), nil
 	r.draft, d.track.plan.draft = d, d
 	r.aside(func() {
 		begun := r.deps.Now()
@@ -216,6 +213,15 @@ const (
 	notKnown     = -1
 	shortestTrip = 1
 )
+
+// lately is what the room remembers: its tracks go by the same round trips, so that
+// those of equal plans take the same ways.
+func (r *Room) lately(now time.Time) *trips {
+	if r.trips == nil || now.Sub(r.trips.since) >= planEvery {
+		r.trips = newTrips(now)
+	}
+	return r.trips
+}
 
 func newTrips(now time.Time) *trips {
 	return &trips{since: now, at: map[residency.NodeName]int{}}

@@ -301,7 +301,7 @@ func (r *Room) makePlan(t *track, now time.Time) {
 	case members > r.planHere:
 		r.begin(d)
 	default:
-		d.trips = newTrips(now)
+		d.trips = r.lately(now)
 		d.make()
 		r.adopt(d)
 	}
