@@ -127,6 +127,11 @@ const (
 	receiveWindow = 512 << 10 // bytes of a stream, at first
 	linkWindow    = 8 << 20   // bytes of a connection that were received and not read yet
 
+	// firstPacket is the length of QUIC's packets until it has found out what passes: the
+	// 1280 bytes that IPv6 asks of every path (RFC 8200 section 5), less its head and
+	// UDP's. quic-go's own 1280 do not fit that.
+	firstPacket = 1280 - 40 - 8
+
 	handshakeTimeout = 3 * time.Second // eight round trips of 300 ms
 	idleTimeout      = 5 * time.Second // QUIC's own, behind the heartbeat
 )

@@ -112,6 +112,7 @@ func (f *Fabric) quicConfig() *quic.Config {
 		InitialConnectionReceiveWindow: 4 * receiveWindow,
 		MaxConnectionReceiveWindow:     linkWindow,
 		EnableDatagrams:                true,
+		InitialPacketSize:              firstPacket,
 	}
 }
 

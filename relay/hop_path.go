@@ -84,8 +84,7 @@ func (s *sending) tick() error {
 	}
 	s.pacer.SetRate(s.est.Estimate(), s.limited())
 	if n := s.length.Try(s.now, s.h.rtt()); n > 0 && !s.heardAt.IsZero() {
-		s.length.Tried(s.sealer.Next(), s.now)
-		if err := s.probe(n); err != nil {
+		if err := s.try(n); err != nil {
 			return err
 		}
 	}
@@ -95,6 +94,17 @@ func (s *sending) tick() error {
 		}
 	}
 	return s.pad()
+}
+
+// try sends a datagram of a length that the path may not carry. That it is lost says
+// nothing of congestion (RFC 8899 section 3), and it is no sign of life.
+func (s *sending) try(n int) error {
+	s.length.Tried(s.sealer.Next(), s.now)
+	last := s.lastSent
+	err := s.probe(n)
+	s.lastSent = last
+	s.sent = s.sent[:max(len(s.sent)-1, 0)]
+	return err
 }
 
 // limited reports whether the path is known to carry no more than the estimate. What

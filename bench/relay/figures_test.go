@@ -149,9 +149,14 @@ func measure(t *testing.T, at place, load Load, turns int, ways []string) map[st
 	return all
 }
 
+// shortest is the MTU that IPv6 asks of every way (RFC 8200 section 5), of which the heads of
+// IPv4 and UDP are not the link's.
+const shortest, ipAndUDP = 1280, 28
+
 // TestFigures measures a hop: go test -tags figures -run TestFigures/NAME ./bench/relay
 func TestFigures(t *testing.T) {
 	lossy := impair.Profile{Delay: 20 * time.Millisecond, Loss: 0.01}
+	short := impair.Profile{Delay: 20 * time.Millisecond, MTU: shortest}
 	narrow := impair.Profile{Delay: 20 * time.Millisecond, Bottleneck: []impair.Step{{Rate: 4e6}}, Queue: 150_000}
 	for _, c := range []struct {
 		name, path string
@@ -168,6 +173,8 @@ func TestFigures(t *testing.T) {
 			Load{Cameras: 10, Layers: 1, PerFrame: 17, Size: 1200, Voices: 200, Warm: 5 * time.Second, Measured: 15 * time.Second}, 1, ways("udp", "quic")},
 		{"relay-narrow", "20 ms each way, 4 Mbit/s, at most 150 kB wait for it", func(t *testing.T) place { return behind(t, narrow) },
 			Load{Cameras: 4, Layers: 3, PerFrame: 2, Size: 1150, Voices: 10, Warm: 5 * time.Second, Measured: 15 * time.Second}, 1, ways("udp", "quic")},
+		{"relay-short", fmt.Sprintf("20 ms each way, what is longer than %d bytes vanishes", shortest), func(t *testing.T) place { return behind(t, short) },
+			Load{Cameras: 10, Layers: 1, PerFrame: 5, Size: 1100, Voices: 10, Warm: 5 * time.Second, Measured: 5 * time.Second}, 1, ways("udp")},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			at := c.place(t)
@@ -190,6 +197,9 @@ func TestFigures(t *testing.T) {
 					if s.UDP != nil {
 						t.Logf("      %+v", *s.UDP)
 						t.Logf("      %+v", *w.Heard.Stats.UDP)
+						if longest := shortest - ipAndUDP; c.name == "relay-short" && (s.UDP.Length > longest || s.UDP.Length < longest-50 || w.Heard.Heard.Whole < w.Heard.Heard.Frames) {
+							t.Errorf("datagrams of up to %d bytes where %d pass; %d of %d frames came whole", s.UDP.Length, longest, w.Heard.Heard.Whole, w.Heard.Heard.Frames)
+						}
 					}
 				}
 			}

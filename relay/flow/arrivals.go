@@ -242,8 +242,17 @@ func (a *Arrivals) Feedback(f *wire.Feedback, now time.Time, rtt time.Duration) 
 func (a *Arrivals) report(f *wire.Feedback) {
 	f.Base, f.At = max(min(a.back, a.reported), a.top-min(a.top, ringSize)), f.At[:0]
 	end := min(a.top, f.Base+wire.MaxReported)
+	last := int64(wire.Missed)
 	for n := f.Base; n < end; n++ {
-		f.At = append(f.At, a.ring[n%ringSize])
+		at := a.ring[n%ringSize]
+		if at != wire.Missed {
+			if last != wire.Missed && (at-last > wire.MaxGap || last-at > wire.MaxGap) {
+				end = n // further apart than one report can say
+				break
+			}
+			last = at
+		}
+		f.At = append(f.At, at)
 	}
 	a.reported, a.back = max(a.reported, end), a.top
 	if end < a.top {

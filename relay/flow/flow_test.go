@@ -90,6 +90,31 @@ func TestPatienceFollowsTheWay(t *testing.T) {
 	}
 }
 
+// TestFarApartIsReportedApart: what comes after seconds of nothing is not said to have come
+// sooner, after something of which the sender did not wait to hear.
+func TestFarApartIsReportedApart(t *testing.T) {
+	var a flow.Arrivals
+	a.Patience = 500 * time.Millisecond
+	a.Came(0, false, at(0), at(0))
+	a.Came(17, true, at(3119), at(3119))
+	told, f := map[uint64]int64{}, wire.Feedback{}
+	for a.Feedback(&f, at(3200), 40*time.Millisecond) {
+		b, _ := wire.AppendFeedback(nil, &f)
+		var heard wire.Feedback
+		if err := heard.Parse(b); err != nil {
+			t.Fatal(err)
+		}
+		for i, at := range heard.At {
+			if at != wire.Missed {
+				told[heard.Base+uint64(i)] = at * wire.FeedbackUnit / 1000
+			}
+		}
+	}
+	if len(told) != 2 || told[17]-told[0] != 3119 {
+		t.Errorf("reported at %v ms", told)
+	}
+}
+
 func TestARepairIsTakenOnce(t *testing.T) {
 	a := flow.Arrivals{Patience: time.Second}
 	a.Came(1, true, at(0), at(0))

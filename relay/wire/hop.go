@@ -161,6 +161,10 @@ type Feedback struct {
 // Missed stands for a datagram that did not arrive.
 const Missed = math.MinInt64
 
+// MaxGap is by how much two arrivals in one report may differ, in units: 1.6 s. Of more
+// the second is stated wrongly.
+const MaxGap = math.MaxInt16
+
 const (
 	feedbackHead = 14
 	askedSize    = 8
@@ -188,7 +192,7 @@ func AppendFeedback(b []byte, f *Feedback) (out []byte, asked int) {
 			first, last = false, t
 			binary.BigEndian.PutUint32(b[head+9:], uint32(t))
 		}
-		delta := min(max(t-last, math.MinInt16), math.MaxInt16)
+		delta := min(max(t-last, -MaxGap), MaxGap)
 		last += delta
 		b[bits+i/8] |= 1 << (i % 8)
 		b = binary.BigEndian.AppendUint16(b, uint16(delta))

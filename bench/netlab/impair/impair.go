@@ -1,7 +1,7 @@
 // Package impair decides what a bad network does to each packet of one
 // direction: whether it is lost, and when it leaves. Packets pass, in this order,
 //
-//	random or bursty loss → a bottleneck with a queue → delay, jitter, reordering
+//	what is too long → random or bursty loss → a bottleneck with a queue → delay, jitter, reordering
 //
 // It moves no packet, reads no clock and takes no chance of its own: the same
 // seed, packets and times give the same decisions.
@@ -38,6 +38,9 @@ type Profile struct {
 	// Queue is what waits for the bottleneck at most, in bytes; what finds no room
 	// is dropped. 0: DefaultQueue.
 	Queue int
+	// MTU is the longest packet that passes, in bytes from the IP header on. Who sends a
+	// longer one is not told. 0: all pass.
+	MTU int
 }
 
 // Step is a part of a bottleneck's schedule.
@@ -64,6 +67,8 @@ func (p Profile) Validate() error {
 		return fmt.Errorf("loss %v, reorder %v: want shares from 0 to 1", p.Loss, p.Reorder)
 	case p.Burst < 0 || p.Burst > 1 && p.Loss == 1:
 		return fmt.Errorf("burst %v with loss %v: want 0 or more, and a loss below 1", p.Burst, p.Loss)
+	case p.MTU < 0:
+		return fmt.Errorf("MTU of %d bytes: want 0 or more", p.MTU)
 	case p.Queue < 0:
 		return fmt.Errorf("queue of %d bytes: want 0 or more", p.Queue)
 	}
@@ -85,10 +90,11 @@ const (
 	Passed    Fate = iota // it leaves
 	Lost                  // by chance
 	QueueFull             // the bottleneck's queue had no room
+	TooLong               // longer than the MTU
 	fates
 )
 
-func (f Fate) String() string { return [...]string{"passed", "lost", "queue full"}[f] }
+func (f Fate) String() string { return [...]string{"passed", "lost", "queue full", "too long"}[f] }
 
 // Verdict is the decision on one packet.
 type Verdict struct {
@@ -136,6 +142,9 @@ func (p *Path) Enter(now time.Time, size int) Verdict {
 func (p *Path) Count(f Fate) uint64 { return p.counts[f] }
 
 func (p *Path) decide(now time.Time, size int) Verdict {
+	if p.profile.MTU > 0 && size > p.profile.MTU {
+		return Verdict{Fate: TooLong}
+	}
 	if p.lost() {
 		return Verdict{Fate: Lost}
 	}

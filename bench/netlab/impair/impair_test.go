@@ -67,6 +67,9 @@ func TestTranscripts(t *testing.T) {
 		{"everything is lost", Profile{Loss: 1}, `
 			0ms 1200 → lost
 			1ms 1200 → lost`},
+		{"longer than the way", Profile{MTU: 1280}, `
+			0ms 1280 → 0s
+			1ms 1281 → too long`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			path := newPath(t, 1, c.profile)
