@@ -34,6 +34,9 @@ func TestBusyStartIsCarriedSoon(t *testing.T) {
 					path.Loss = c.loss
 					mesh.Net.SetPath(a.Addr, b.Addr, path)
 					mesh.Net.SetPath(b.Addr, a.Addr, path)
+					eventually(t, "media goes over UDP", func() bool { // four signs of life in a row may have been lost
+						return ab.Stats().Carriage == "udp" && ba.Stats().Carriage == "udp"
+					})
 					before := ab.Stats().UDP.Estimate
 					took := busyStart(t, ab, ba, c.most)
 					u := ab.Stats().UDP
