@@ -127,6 +127,11 @@ func (n *Node) cancelDrain() {
 	}
 	cancel()
 	<-ended
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.state != nil {
+		return // another has begun meanwhile
+	}
 	n.draining.Store(false)
 	n.mesh.Announce()
 	n.log.Info("draining is cancelled: the node takes attendees again")
@@ -214,21 +219,31 @@ func (n *Node) sendAway(ctx context.Context, k drainage.Key, s seated) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	rec := s.rm.Snapshot().Record
-	p := n.place(rec, router.Attendee{Country: s.Country, Known: s.Country != ""}, n.seatHere(rec.Name, ""))
-	var to []*livekit.RegionInfo
-	for _, c := range p.Ranked {
-		if c.Allowed && c.Node != n.self().Name {
-			to = append(to, &livekit.RegionInfo{Region: string(c.Node), Url: n.socketURLFor(s.Plain, "", c.URL), Distance: int64(max(c.DistanceKm, 0) * 1000)})
-		}
-	}
+	to, rule := n.onward(rec, s.Served)
 	if len(to) == 0 {
-		n.refusedToMove(k, p.Rule)
+		n.refusedToMove(k, rule)
 		return
 	}
 	if err := n.prepare(ctx, rec, residency.NodeName(to[0].Region), s); err != nil {
 		n.log.Debug("a node is not prepared for an attendee who is sent there", "participant", s.SID, "node", to[0].Region, "error", err)
 	}
 	s.rm.SendAway(ctx, s.SID, to) //nolint:errcheck // they have gone by themselves
+}
+
+// onward lists the other nodes that may serve somebody who is here, the best first,
+// and the rule by which that is so.
+func (n *Node) onward(rec room.Record, s room.Served) (to []*livekit.RegionInfo, rule string) {
+	who := n.arrivals.of(s.SID)
+	if !who.Known {
+		who.Country, who.Known = s.Country, s.Country != ""
+	}
+	p := n.place(rec, who, n.seatHere(rec.Name, ""))
+	for _, c := range p.Ranked {
+		if c.Allowed && c.Node != n.self().Name {
+			to = append(to, &livekit.RegionInfo{Region: string(c.Node), Url: n.socketURLFor(s.Plain, "", c.URL), Distance: int64(max(c.DistanceKm, 0) * 1000)})
+		}
+	}
+	return to, p.Rule
 }
 
 func (n *Node) refusedToMove(k drainage.Key, rule string) {

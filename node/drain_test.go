@@ -9,7 +9,9 @@ import (
 
 	"github.com/livekit/protocol/livekit"
 
+	"github.com/domicile/domicile/node/room"
 	"github.com/domicile/domicile/residency"
+	"github.com/domicile/domicile/router"
 )
 
 // obeys goes where the node sends the client, as the page does, until the test ends.
@@ -117,4 +119,30 @@ func TestDrain(t *testing.T) {
 		return false
 	})
 	enter(t, waw, "town", "dora", nil)
+}
+
+// TestDrainKnowsWherePeopleAre sends somebody on by all that is known of where they are,
+// not by their country alone: there is no node in it, and the origin is far.
+func TestDrainKnowsWherePeopleAre(t *testing.T) {
+	places := map[residency.NodeName]router.Point{"fra": cities["fra"], "waw": cities["waw"], "vie": {Lat: 48.21, Lon: 16.37}}
+	m := newMeshOf(t, testBundle(1), func(_ *testMesh, c *Config) { c.At = places[c.Self.Name] }, "fra DE origin", "waw PL", "vie AT")
+	waw := m.node("waw")
+	v1(t, waw, "town", "anna")
+	rm := waw.rooms.get("town")
+	carl := room.Served{SID: "PA_carl", Identity: "carl", Country: "HU"}
+	first := func() string {
+		to, _ := waw.onward(rm.Snapshot().Record, carl)
+		if len(to) != 2 {
+			t.Fatalf("there are %d nodes to go to", len(to))
+		}
+		return to[0].Region
+	}
+	if got := first(); got != "fra" {
+		t.Errorf("of whom nothing but the country is known goes to %s", got)
+	}
+	budapest := router.Attendee{Country: "HU", At: router.Point{Lat: 47.5, Lon: 19.04}, Known: true}
+	defer waw.arrivals.came(carl.SID, budapest)()
+	if got := first(); got != "vie" {
+		t.Errorf("who is in Budapest goes to %s", got)
+	}
 }
