@@ -1,6 +1,13 @@
-import type { Room } from 'livekit-client'
+import { ConnectionError, RoomEvent, type Room } from 'livekit-client'
 import { describe, expect, it, vi } from 'vitest'
-import { connectOptions, grantsRecording, publish, roomOptions } from './session'
+import type { Joined } from './api'
+import type { Params } from './params'
+import { connectOptions, enter, grantsRecording, publish, roomOptions } from './session'
+
+vi.mock('./probes', () => ({ measure: async () => undefined }))
+vi.mock('./api', async (original) => ({ ...(await original<typeof import('./api')>()), join: async () => place }))
+
+const place = { serverUrl: 'wss://six', others: ['wss://gate', 'wss://far', 'wss://farther'], token: 'h.e.s' } as unknown as Joined
 
 const token = (payload: unknown) => `h.${btoa(JSON.stringify(payload)).replaceAll('+', '-').replaceAll('/', '_').replaceAll('=', '')}.s`
 
@@ -35,6 +42,35 @@ describe('roomOptions', () => {
 it('relays only when asked to', () => {
   expect(connectOptions({ relayOnly: true })).toMatchObject({ rtcConfig: { iceTransportPolicy: 'relay' } })
   expect(connectOptions({ relayOnly: false })).not.toHaveProperty('rtcConfig')
+})
+
+describe('enter', () => {
+  const come = async (asked: string[], fails: (url: string) => unknown) =>
+    enter({ room: 'r', name: 'n' }, { relayOnly: false, capture: 720 } as Params, { camera: false, mic: false }, async (_, url) => {
+      asked.push(url)
+      const e = fails(url)
+      if (e) throw e
+    })
+
+  it('opens the room at the next node if the chosen one is out of reach', async () => {
+    const asked: string[] = []
+    const s = await come(asked, (url) => url !== 'wss://gate' && ConnectionError.serverUnreachable('a firewall'))
+    expect(asked).toEqual(['wss://six', 'wss://gate'])
+    expect(s.joined).toMatchObject({ serverUrl: 'wss://gate', others: ['wss://six', 'wss://far', 'wss://farther'] })
+    s.room.emit(RoomEvent.Disconnected)
+  })
+
+  it('says after three which node failed first', async () => {
+    const asked: string[] = []
+    await expect(come(asked, () => ConnectionError.serverUnreachable('all'))).rejects.toMatchObject({ code: 'unreachable', at: 'https://six' })
+    expect(asked).toHaveLength(3)
+  })
+
+  it('does not ask others when it is refused', async () => {
+    const asked: string[] = []
+    await expect(come(asked, () => ConnectionError.notAllowed('no', 401))).rejects.toMatchObject({ code: 'token' })
+    expect(asked).toEqual(['wss://six'])
+  })
 })
 
 describe('publish', () => {

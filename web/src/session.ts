@@ -1,6 +1,6 @@
 // One stay in a meeting: the join answer and the LiveKit room opened with it.
 
-import { Room, VideoPresets, type LocalTrack, type RoomConnectOptions, type RoomOptions } from 'livekit-client'
+import { ConnectionError, ConnectionErrorReason, Room, VideoPresets, type LocalTrack, type RoomConnectOptions, type RoomOptions } from 'livekit-client'
 import { ApiError, apiOrigin, join, type Joined, type JoinRequest } from './api'
 import { Ways } from './moving'
 import type { Params } from './params'
@@ -68,22 +68,45 @@ export function connectOptions(params: Pick<Params, 'relayOnly'>): RoomConnectOp
   return params.relayOnly ? { ...options, rtcConfig: { iceTransportPolicy: 'relay' } } : options
 }
 
-/** Asks the node for a place and opens the room there. Throws an ApiError, which says what node failed. */
-export async function enter(request: JoinRequest, params: Params, choices: Choices): Promise<Session> {
+/**
+ * Asks the node for a place and opens the room there, or at the next node that may serve
+ * if that one cannot be reached from here. Throws an ApiError, which says what node failed.
+ */
+export async function enter(request: JoinRequest, params: Params, choices: Choices, open: Open = connect): Promise<Session> {
   const trips = await measure(request)
   const joined = await join(trips ? { ...request, trips } : request)
-  const ways = new Ways(joined)
-  const room = new Room({ ...roomOptions(params, choices), reconnectPolicy: ways })
-  ways.follow(room)
-  try {
-    await room.connect(joined.serverUrl, joined.token, connectOptions(params))
-  } catch (e) {
-    await room.disconnect()
-    const { code, message, hint, use, rule } = asApiError(e)
-    throw new ApiError(code, message, hint, use, apiOrigin(joined.serverUrl), rule)
+  let first: unknown
+  for (const serverUrl of [joined.serverUrl, ...joined.others].slice(0, mostNodes)) {
+    const there = { ...joined, serverUrl, others: [joined.serverUrl, ...joined.others].filter((u) => u !== serverUrl) }
+    const ways = new Ways(there)
+    const room = new Room({ ...roomOptions(params, choices), reconnectPolicy: ways })
+    ways.follow(room)
+    try {
+      await open(room, serverUrl, joined.token, connectOptions(params))
+    } catch (e) {
+      await room.disconnect()
+      first ??= e
+      if (outOfReach(e)) continue
+      break
+    }
+    watch(room, ways)
+    return { joined: there, room, from: request.from, mayRecord: grantsRecording(joined.token) }
   }
-  watch(room, ways)
-  return { joined, room, from: request.from, mayRecord: grantsRecording(joined.token) }
+  const { code, message, hint, use, rule } = asApiError(first)
+  throw new ApiError(code, message, hint, use, apiOrigin(joined.serverUrl), rule)
+}
+
+type Open = (room: Room, url: string, token: string, options: RoomConnectOptions) => Promise<void>
+
+const connect: Open = (room, url, token, options) => room.connect(url, token, options)
+
+/** At so many nodes it tries to open the room; each that says nothing costs answerWithin. */
+const mostNodes = 3
+
+/** Whether it was the way to the node that failed: a firewall, or a node that has just died. */
+function outOfReach(e: unknown): boolean {
+  const reasons = [ConnectionErrorReason.ServerUnreachable, ConnectionErrorReason.WebSocket, ConnectionErrorReason.Timeout]
+  return e instanceof ConnectionError && reasons.includes(e.reason)
 }
 
 /**
