@@ -30,9 +30,10 @@ type Policies struct {
 
 // policies changes the node from one bundle to the next, together with the mesh.
 type policies struct {
-	// applying is held while a bundle is verified and stored: one at a time, however
-	// many send one.
+	// applying is held while a bundle is verified: one at a time, however many send one.
 	applying sync.Mutex
+	keeping  sync.Mutex                                  // held while one is written
+	store    func(residency.Epoch, bundles.Signed) error // guarded by keeping; nil: no disk
 
 	// Guarded by mu.
 	mu        sync.Mutex
@@ -45,7 +46,7 @@ type policies struct {
 	standing atomic.Pointer[standing]
 	wake     chan struct{} // runBundles is to look again
 	offers   sync.WaitGroup
-	hooks    []func(old, new *residency.Bundle) // static after New
+	hooks    []func(*residency.Bundle, bundles.Signed) // static after New
 }
 
 // standing is what the node decides by at one moment. It is immutable.
@@ -58,9 +59,10 @@ type standing struct {
 // gate returns the gate of the policies in force.
 func (n *Node) gate() *residency.Gate { return n.policies.standing.Load().gate }
 
-// onBundle has f called after each change of the policies, one call at a time. Call
-// it before Run.
-func (n *Node) onBundle(f func(old, new *residency.Bundle)) {
+// onBundle has f called after each change of the policies with those that came into force,
+// and as they were signed. f must not wait for anything: a link waits for it. Call it
+// before Run.
+func (n *Node) onBundle(f func(*residency.Bundle, bundles.Signed)) {
 	n.policies.hooks = append(n.policies.hooks, f)
 }
 
@@ -68,6 +70,9 @@ func (n *Node) onBundle(f func(old, new *residency.Bundle)) {
 func (n *Node) startBundle() {
 	p := &n.policies
 	p.agreement, p.offering, p.wake = bundles.NewAgreement(bundles.Ref{}), map[residency.NodeName]bool{}, make(chan struct{}, 1)
+	if n.cfg.DataDir != "" {
+		p.store = n.policyDir().Save
+	}
 	p.standing.Store(&standing{gate: residency.NewGate(nil)})
 	n.adopt(n.cfg.Bundle, n.cfg.Policies.Signed)
 }
@@ -85,12 +90,11 @@ func (n *Node) adopt(b *residency.Bundle, s bundles.Signed) {
 	}
 	p := &n.policies
 	p.mu.Lock()
-	old := p.standing.Load()
 	p.agreement.Adopt(r)
 	p.newest, p.next = s, b
 	n.publish(n.gateOf(b))
 	p.mu.Unlock()
-	n.enforce(old.gate.Bundle(), b)
+	n.enforce(b, s)
 }
 
 // gateOf is the gate of a bundle for this node, which it may exclude.
@@ -134,7 +138,7 @@ func refOf(p wire.Policy) bundles.Ref {
 }
 
 // enforce has everything that flows asked about again.
-func (n *Node) enforce(old, new *residency.Bundle) {
+func (n *Node) enforce(b *residency.Bundle, s bundles.Signed) {
 	if n.fabric != nil {
 		n.fabric.State()
 		n.fabric.Recheck()
@@ -144,7 +148,7 @@ func (n *Node) enforce(old, new *residency.Bundle) {
 		n.mesh.Announce()
 	}
 	for _, f := range n.policies.hooks {
-		f(old, new)
+		f(b, s)
 	}
 }
 
@@ -179,7 +183,7 @@ func (n *Node) agree(note func(a *bundles.Agreement)) (wake time.Time) {
 		if rule, why := gate.Bundle().Excludes(n.self()); rule != "" {
 			n.log.Error("the policies exclude this node: it refuses everything", "rule", rule, "reason", why)
 		}
-		n.enforce(old.gate.Bundle(), gate.Bundle())
+		n.enforce(gate.Bundle(), s) // what switches is the newest
 		return do.Wake
 	case tell && n.fabric != nil:
 		n.fabric.State()
@@ -303,20 +307,57 @@ func (n *Node) takeBundle(s bundles.Signed, from residency.NodeName) error {
 	if err := ref.Follows(p.has()); err != nil {
 		return err
 	}
-	if n.cfg.DataDir != "" {
-		if err := n.policyDir().Save(ref.Epoch, s); err != nil {
+	mine := from == n.self().Name
+	if mine { // what an operator has applied outlives a power failure
+		if err := p.keep(ref.Epoch, s); err != nil {
 			return err
 		}
 	}
 	n.consider(func(a *bundles.Agreement) {
-		if err = a.Prepare(time.Now(), ref, from == n.self().Name); err == nil {
+		if err = a.Prepare(time.Now(), ref, mine); err == nil {
 			p.newest, p.next = s, b
 		}
 	})
-	return err
+	if err != nil || mine {
+		return err
+	}
+	// The mesh does not wait for the disk of each node. One that fails before it has
+	// written hears of the bundle again when it comes back.
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.ended {
+		p.offers.Go(func() { n.keepSoon(ref, s) })
+	}
+	return nil
 }
 
-// has is the newest bundle that is verified and stored.
+// keep writes a bundle to disk.
+func (p *policies) keep(epoch residency.Epoch, s bundles.Signed) error {
+	p.keeping.Lock()
+	defer p.keeping.Unlock()
+	if p.store == nil {
+		return nil
+	}
+	return p.store(epoch, s)
+}
+
+// keepSoon writes a bundle to disk, and tries again until it can or there is a newer one.
+func (n *Node) keepSoon(r bundles.Ref, s bundles.Signed) {
+	for wait := time.Second; n.policies.has() == r; wait = min(2*wait, time.Minute) {
+		err := n.policies.keep(r.Epoch, s)
+		if err == nil {
+			return
+		}
+		n.log.Error("policies are in force and not on disk: if it starts now, this node asks the others for them", "error", err)
+		select {
+		case <-n.ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+	}
+}
+
+// has is the newest bundle that is verified.
 func (p *policies) has() bundles.Ref {
 	p.mu.Lock()
 	defer p.mu.Unlock()

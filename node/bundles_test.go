@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -181,6 +183,95 @@ func TestApply(t *testing.T) {
 			t.Errorf("%d %q", status, text)
 		}
 	})
+}
+
+// A node whose disk takes its time, or is full, is not left behind, and writes the bundle
+// when it can.
+func TestDiskDoesNotHoldPolicies(t *testing.T) {
+	t.Parallel()
+	m := newMesh(t, testBundle(1), "fra DE origin", "waw PL")
+	fra, waw := m.node("fra"), m.node("waw")
+	var full, tried atomic.Bool
+	full.Store(true)
+	begun, written := make(chan bool), make(chan bool)
+	p := &fra.policies
+	p.keeping.Lock()
+	store := p.store
+	p.store = func(epoch residency.Epoch, s bundles.Signed) error {
+		switch {
+		case epoch == 2:
+			begun <- true
+			<-written
+		case full.Load():
+			tried.Store(true)
+			return errors.New("no room")
+		}
+		return store(epoch, s)
+	}
+	p.keeping.Unlock()
+	kept := func(epoch residency.Epoch) func() bool {
+		return func() bool {
+			b, err := fra.policyDir().Newest(m.open)
+			return err == nil && b != nil && b.Bundle.Epoch == epoch
+		}
+	}
+
+	if err := waw.applyBundle(m.sign(testBundle(2)), "waw"); err != nil {
+		t.Fatal(err)
+	}
+	<-begun
+	m.agreed(2)
+	if err := waw.applyBundle(m.sign(testBundle(3)), "waw"); err != nil {
+		t.Fatal(err)
+	}
+	m.agreed(3)
+	if kept(2)() {
+		t.Fatal("the test does not hold the disk up")
+	}
+	close(written)
+	eventually(t, "fra has found its disk full", tried.Load)
+	full.Store(false)
+	eventually(t, "fra has written the bundle after all", kept(3))
+
+	// What is applied on the node itself is refused by a full disk, and nobody hears of it.
+	full.Store(true)
+	if err := fra.applyBundle(m.sign(testBundle(4)), "fra"); err == nil || !strings.Contains(err.Error(), "no room") {
+		t.Errorf("applied on a full disk: %v", err)
+	}
+	if e := waw.gate().Epoch(); e != 3 || fra.gate().Epoch() != 3 {
+		t.Errorf("epochs %d and %d", e, fra.gate().Epoch())
+	}
+}
+
+// Policies that come while the log's disk takes nothing are kept beside the log later, each
+// of them, and hold nobody up.
+func TestPoliciesOfEvidenceAreKeptLater(t *testing.T) {
+	t.Parallel()
+	m := newMesh(t, testBundle(1), "fra DE origin", "waw PL")
+	fra, waw := m.node("fra"), m.node("waw")
+	dir := filepath.Join(fra.evidenceDir(), "policies")
+	if err := errors.Join(os.Rename(dir, dir+".away"), os.WriteFile(dir, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	var signed []bundles.Signed
+	for epoch := residency.Epoch(2); epoch <= 4; epoch++ {
+		signed = append(signed, m.sign(testBundle(epoch)))
+		if err := waw.applyBundle(signed[len(signed)-1], "waw"); err != nil {
+			t.Fatal(err)
+		}
+		m.agreed(epoch)
+	}
+	eventually(t, "the log says so", func() bool { return strings.Contains(fra.log.String(), "keeping the policies for evidence") })
+	if err := errors.Join(os.Remove(dir), os.Rename(dir+".away", dir)); err != nil {
+		t.Fatal(err)
+	}
+	for i, s := range signed {
+		epoch := residency.Epoch(i + 2)
+		eventually(t, fmt.Sprintf("the policies of epoch %d are kept", epoch), func() bool {
+			p, err := fra.testimony.log.Policy(epoch)
+			return err == nil && bytes.Equal(p.Text, s.Policy) && bytes.Equal(p.Signature, s.Signature)
+		})
+	}
 }
 
 // A node that was away gets the newest bundle when it comes back, and one that is

@@ -16,6 +16,7 @@ import (
 	"github.com/domicile/domicile/node/witness"
 	"github.com/domicile/domicile/relay"
 	"github.com/domicile/domicile/residency"
+	"github.com/domicile/domicile/residency/bundles"
 	"github.com/domicile/domicile/residency/evidence"
 )
 
@@ -59,9 +60,10 @@ type testimony struct {
 	lost             atomic.Uint64          // receipts that could not be signed
 
 	// Owned by runEvidence.
-	books map[string]*book // by room name
-	idle  map[relay.AccountID]time.Time
-	away  map[residency.NodeName]time.Time // since when a peer with open accounts is not linked
+	books  map[string]*book // by room name
+	unkept string           // why policies could not be kept, the last time
+	idle   map[relay.AccountID]time.Time
+	away   map[residency.NodeName]time.Time // since when a peer with open accounts is not linked
 
 	unreached time.Time            // since when no origin is there for a room that lives here
 	unhoused  map[string]time.Time // rooms that live here and that no origin may keep, by name: since when
@@ -80,6 +82,7 @@ type testimony struct {
 	noted     map[string]room.Record // rooms that this node was told of, by name
 	troubles  [troubles]string       // what keeps evidence from being written, by where it is felt
 	acts      map[string]*acts       // what was kept or refused here and is in no book yet, by room name
+	policies  []evidence.Policy      // that came into force and are not beside the log yet
 	witness   *evidence.Witness      // of other origins' logs
 	complaint *evidence.Complaint    // the last one
 	count     uint64                 // complaints
@@ -127,23 +130,47 @@ func (n *Node) openLog(dir string) (err error) {
 	if p.witness, err = evidence.LoadWitness(dir); err != nil {
 		return err
 	}
-	n.keepPolicy(nil, n.gate().Bundle())
-	n.onBundle(n.keepPolicy)
+	n.notePolicy(n.cfg.Bundle, n.cfg.Policies.Signed)
+	n.onBundle(n.notePolicy)
+	n.keepPolicies()
 	return nil
 }
 
-// keepPolicy keeps the policies in force beside the log, for whoever reads the
+// notePolicy has policies that came into force kept beside the log, for whoever reads the
 // receipts later.
-func (n *Node) keepPolicy(_, _ *residency.Bundle) {
-	n.policies.mu.Lock()
-	b, s := n.policies.next, n.policies.newest
-	n.policies.mu.Unlock()
+func (n *Node) notePolicy(b *residency.Bundle, s bundles.Signed) {
 	if b == nil || len(s.Policy) == 0 {
 		return // a test's bundle, which nobody has signed
 	}
-	if err := n.testimony.log.KeepPolicy(evidence.Policy{Epoch: b.Epoch, Text: s.Policy, Signature: s.Signature}); err != nil {
-		n.log.Error("keeping the policies for evidence", "error", err)
+	p := &n.testimony
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.policies = append(p.policies, evidence.Policy{Epoch: b.Epoch, Text: s.Policy, Signature: s.Signature})
+}
+
+// keepPolicies writes what notePolicy has noted. What cannot be written is tried again.
+func (n *Node) keepPolicies() {
+	p := &n.testimony
+	p.mu.Lock()
+	noted := p.policies
+	p.policies = nil
+	p.mu.Unlock()
+	var failed []evidence.Policy
+	var why error
+	for _, v := range noted {
+		if err := p.log.KeepPolicy(v); err != nil {
+			failed, why = append(failed, v), err
+		}
 	}
+	if len(failed) > 0 {
+		p.mu.Lock()
+		p.policies = append(failed, p.policies...)
+		p.mu.Unlock()
+	}
+	if why != nil && why.Error() != p.unkept {
+		n.log.Error("keeping the policies for evidence", "error", why)
+	}
+	p.unkept = fmt.Sprint(why)
 }
 
 // signer is the certificate and key that sign at this moment.
@@ -203,6 +230,7 @@ func (n *Node) runEvidence(ctx context.Context) error {
 // doEvidence looks at all counts and writes what is due.
 func (n *Node) doEvidence(now time.Time, last bool) {
 	p := &n.testimony
+	n.keepPolicies() // before any receipt of them
 	live := n.openBooks(now)
 	accounts := n.fabric.Accounts()
 	var closing, forgotten []relay.AccountID

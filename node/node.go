@@ -31,6 +31,7 @@ import (
 	"github.com/domicile/domicile/node/whip"
 	"github.com/domicile/domicile/relay"
 	"github.com/domicile/domicile/residency"
+	"github.com/domicile/domicile/residency/bundles"
 	"github.com/domicile/domicile/residency/identity"
 	"github.com/domicile/domicile/residency/vault"
 	"github.com/domicile/domicile/router/geo"
@@ -121,9 +122,9 @@ func New(cfg Config) (_ *Node, err error) {
 	n.warnStrangers(cfg.Routing.Rules)
 	n.replicas.init()
 	n.startBundle()
-	n.onBundle(func(_, _ *residency.Bundle) { n.judgeSelf() })
+	n.onBundle(func(*residency.Bundle, bundles.Signed) { n.judgeSelf() })
 	n.overstays.wake = make(chan struct{}, 1)
-	n.onBundle(func(_, _ *residency.Bundle) {
+	n.onBundle(func(*residency.Bundle, bundles.Signed) {
 		select {
 		case n.overstays.wake <- struct{}{}:
 		default:

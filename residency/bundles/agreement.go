@@ -27,7 +27,7 @@ const (
 // Agreement changes the nodes of a mesh from one bundle to the next at the same
 // moment, so that what both permit flows on. Nobody leads it:
 //
-//	a node that has verified and stored a newer bundle says so to all ("has");
+//	a node that has verified a newer bundle says so to all ("has");
 //	it switches when all it is linked with have said so, when one of them has
 //	switched, or when the fuse has burnt, and says that it has ("force").
 //
@@ -61,7 +61,7 @@ func NewAgreement(force Ref) *Agreement {
 // Statement is what the others are to be told, at each change.
 func (a *Agreement) Statement() Statement { return Statement{Force: a.force, Has: a.has} }
 
-// Prepare takes note of a newer bundle that is verified and stored. Mine says that
+// Prepare takes note of a newer bundle that is verified. Mine says that
 // it was applied on this node, which has to bring it to the others.
 func (a *Agreement) Prepare(now time.Time, r Ref, mine bool) error {
 	if err := r.Follows(a.has); err != nil {

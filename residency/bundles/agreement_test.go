@@ -15,7 +15,7 @@ import (
 func ref(e residency.Epoch) Ref { return Ref{Epoch: e, Digest: Digest{byte(e)}} }
 
 // world is a mesh of agreements on a simulated clock: links take a while, a bundle
-// takes a while to be verified and stored.
+// takes a while to be verified.
 type world struct {
 	now    time.Time
 	nodes  map[residency.NodeName]*Agreement
