@@ -7,6 +7,7 @@
 //   {"id":3,"op":"shot","page":"1","path":"…"}
 //   {"id":4,"op":"close","page":"1"}
 //   {"id":5,"op":"hosts","page":"1"}          → hosts that the page has asked anything of
+//   {"id":6,"op":"keep","page":"1"}           → it is not loaded again, whatever becomes of its requests
 //
 // Every page has a Chromium of its own. The process ends with its input.
 import readline from 'node:readline'
@@ -30,7 +31,8 @@ async function open({ url, flags, without, first }) {
   page.on('console', (m) => entry.log.push(`${m.type()}: ${m.text()}`.slice(0, 500)))
   page.on('pageerror', (e) => entry.log.push(`error: ${e.message}`))
   page.on('request', (r) => entry.hosts.add(new URL(r.url()).host))
-  // The machine's network changes when another test takes its namespace down.
+  // The machine's network changes when another test takes its namespace down. Where the
+  // test changes it, the page has to cope: keep.
   page.on('requestfailed', (r) => {
     if (r.failure()?.errorText === 'net::ERR_NETWORK_CHANGED' && entry.reloads++ < 3) void page.reload().catch(() => {})
   })
@@ -49,6 +51,7 @@ const ops = {
   hosts: async ({ page }) => [...pages.get(page).hosts],
   key: async ({ page, key }) => void (await pages.get(page).page.keyboard.press(key)),
   click: async ({ page, role, name }) => void (await pages.get(page).page.getByRole(role, { name }).first().click()),
+  keep: async ({ page }) => void (pages.get(page).reloads = Infinity),
   close: async ({ page }) => {
     const entry = pages.get(page)
     pages.delete(page)

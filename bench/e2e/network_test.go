@@ -33,6 +33,9 @@ func TestNetworkChange(t *testing.T) {
 		p.until("sees and hears the other", 30*time.Second, bothOf(1))
 		p.must(`events.length = 0`, nil)
 	}
+	if err := viewer.ask(map[string]any{"op": "keep", "page": viewer.id}, nil); err != nil {
+		t.Fatal(err)
+	}
 	lab.Renumber(t)
 	began := time.Now()
 	for _, p := range []*tab{viewer, publisher} {
