@@ -169,10 +169,16 @@ type chain struct {
 
 func newChain(t *testing.T, bundle *residency.Bundle, policy string, places ...string) *chain {
 	t.Helper()
+	return newChainOf(t, webrtc.RTPCodecCapability{MimeType: webrtc.MimeTypeVP8, ClockRate: 90000}, bundle, policy, places...)
+}
+
+func newChainOf(t *testing.T, codec webrtc.RTPCodecCapability, bundle *residency.Bundle, policy string, places ...string) *chain {
+	t.Helper()
 	m := newMeshOf(t, bundle, func(_ *testMesh, c *Config) { c.FanOut = 1 }, places...)
 	c := &chain{testMesh: m, people: map[residency.NodeName]*client{}, fra: m.node("fra")}
 	c.anna = enter(t, c.fra, "town", "anna", preset(policy))
-	c.camera = c.anna.publish("camera", livekit.TrackType_VIDEO)
+	c.camera = c.anna.publishAs(&livekit.AddTrackRequest{Cid: "camera", Type: livekit.TrackType_VIDEO, Source: livekit.TrackSource_CAMERA, Name: "camera",
+		Layers: []*livekit.VideoLayer{{Quality: livekit.VideoQuality_LOW, Width: 320, Height: 180}, {Quality: livekit.VideoQuality_MEDIUM, Width: 640, Height: 360}}}, codec)
 	for name, n := range m.nodes {
 		if name != "fra" {
 			c.people[name] = enter(t, n, "town", "at-"+string(name), preset(policy))
@@ -187,11 +193,45 @@ func newChain(t *testing.T, bundle *residency.Bundle, policy string, places ...s
 	return c
 }
 
+// small has everybody watch the smallest picture, and waits until no more travels.
+func (c *chain) small() {
+	for _, p := range c.people {
+		p.send(&livekit.SignalRequest{Message: &livekit.SignalRequest_TrackSetting{
+			TrackSetting: &livekit.UpdateTrackSettings{TrackSids: []string{c.camera}, Quality: livekit.VideoQuality_LOW}}})
+	}
+	c.anna.await("may send the smallest picture alone", func() bool {
+		for _, q := range slices.Backward(c.anna.asked) {
+			if q.TrackSid == c.camera {
+				return slices.ContainsFunc(q.SubscribedQualities, func(s *livekit.SubscribedQuality) bool {
+					return s.Quality == livekit.VideoQuality_MEDIUM && !s.Enabled
+				})
+			}
+		}
+		return false
+	})
+	for _, p := range c.people {
+		p.hears(c.camera)
+		p.hears(c.camera)
+	}
+}
+
 // TestCascadeMoves moves a track from the node in the middle to the publisher's: the
 // other end misses nothing.
 func TestCascadeMoves(t *testing.T) {
-	c := newChain(t, testBundle(1), "global", "fra DE origin", "waw PL", "vie AT")
+	for what, codec := range map[string]webrtc.RTPCodecCapability{
+		"streams":           {MimeType: webrtc.MimeTypeVP8, ClockRate: 90000},
+		"one of all layers": {MimeType: webrtc.MimeTypeVP9, ClockRate: 90000, SDPFmtpLine: "profile-id=0"},
+	} {
+		t.Run(what, func(t *testing.T) { cascadeMoves(t, codec) })
+	}
+}
+
+func cascadeMoves(t *testing.T, codec webrtc.RTPCodecCapability) {
+	c := newChainOf(t, codec, testBundle(1), "global", "fra DE origin", "waw PL", "vie AT")
 	end, over := c.people[c.end], c.people[c.middle]
+	if codec.MimeType == webrtc.MimeTypeVP9 {
+		c.small()
+	}
 	flow := end.flow(c.camera)
 	steady(t, func() string { // what waits in a node that is halted is dropped
 		flow.since()

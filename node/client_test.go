@@ -488,7 +488,7 @@ func (c *client) publishAs(req *livekit.AddTrackRequest, cap webrtc.RTPCodecCapa
 	c.send(&livekit.SignalRequest{Message: &livekit.SignalRequest_AddTrack{AddTrack: req}})
 	c.negotiate()
 	c.await("track is announced", func() bool { return c.tracks[req.Cid] != nil })
-	c.wg.Go(func() { c.stream(track, req.Type) })
+	c.wg.Go(func() { c.stream(track) })
 	c.wg.Go(func() {
 		for {
 			pkts, _, err := sender.ReadRTCP()
@@ -505,15 +505,24 @@ func (c *client) publishAs(req *livekit.AddTrackRequest, cap webrtc.RTPCodecCapa
 	return c.tracks[req.Cid].Sid
 }
 
-// stream sends a packet every 10 ms, each of them a key frame.
-func (c *client) stream(track *webrtc.TrackLocalStaticRTP, kind livekit.TrackType) {
+// payloads are the packets that stream sends: a key frame, of VP9 in two sizes (RFC 9628),
+// the second with a hundred bytes more.
+func payloads(mime string) [][]byte {
+	switch mime {
+	case webrtc.MimeTypeOpus:
+		return [][]byte{{0xfc, 1, 2, 3, 4, 5, 6, 7}}
+	case webrtc.MimeTypeVP9:
+		return [][]byte{append([]byte{0x2c, 0x00, 0x00}, make([]byte, 200)...), append([]byte{0x2c, 0x03, 0x00}, make([]byte, 300)...)}
+	}
+	return [][]byte{append([]byte{0x10, 0x10, 0x02, 0x00, 0x9d, 0x01, 0x2a, 0x40, 0x01, 0xf0, 0x00}, make([]byte, 200)...)}
+}
+
+// stream sends payloads every 10 ms.
+func (c *client) stream(track *webrtc.TrackLocalStaticRTP) {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	payload := append([]byte{0x10, 0x10, 0x02, 0x00, 0x9d, 0x01, 0x2a, 0x40, 0x01, 0xf0, 0x00}, make([]byte, 200)...)
-	p := rtp.Packet{Header: rtp.Header{Version: 2, Marker: true}, Payload: payload}
-	if kind == livekit.TrackType_AUDIO {
-		p.Payload = []byte{0xfc, 1, 2, 3, 4, 5, 6, 7}
-	}
+	list := payloads(track.Codec().MimeType)
+	p := rtp.Packet{Header: rtp.Header{Version: 2}}
 	for {
 		select {
 		case <-tick.C:
@@ -523,13 +532,16 @@ func (c *client) stream(track *webrtc.TrackLocalStaticRTP, kind livekit.TrackTyp
 		if c.still.Load() {
 			continue
 		}
-		p.SequenceNumber++
 		p.Timestamp += 900
-		if c.loses.Load() > 0 {
-			c.loses.Add(-1)
-			continue
+		for i := range list {
+			p.SequenceNumber++
+			p.Payload, p.Marker = list[i], i == len(list)-1
+			if c.loses.Load() > 0 {
+				c.loses.Add(-1)
+				continue
+			}
+			track.WriteRTP(&p) //nolint:errcheck // it is not connected yet, or not any more
 		}
-		track.WriteRTP(&p) //nolint:errcheck // it is not connected yet, or not any more
 	}
 }
 

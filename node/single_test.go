@@ -188,7 +188,7 @@ func (c *single) show(cid string) string {
 	c.renegotiate(nil)
 	c.await("track is announced", func() bool { return c.tracks[cid] != nil })
 	c.sent = append(c.sent, track)
-	c.wg.Go(func() { c.stream(track, livekit.TrackType_VIDEO) })
+	c.wg.Go(func() { c.stream(track) })
 	return c.tracks[cid].Sid
 }
 

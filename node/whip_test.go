@@ -140,11 +140,7 @@ func (c *directClient) sends() *directClient {
 		ctx, stop := context.WithCancel(context.Background())
 		before := c.stop
 		c.stop = func() { stop(); before() }
-		kind := livekit.TrackType_VIDEO
-		if cap.MimeType == webrtc.MimeTypeOpus {
-			kind = livekit.TrackType_AUDIO
-		}
-		c.wg.Go(func() { (&client{ctx: ctx}).stream(track, kind) })
+		c.wg.Go(func() { (&client{ctx: ctx}).stream(track) })
 	}
 	return c
 }

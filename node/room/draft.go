@@ -1,8 +1,10 @@
 package room
 
 import (
+	"slices"
 	"time"
 
+	"github.com/domicile/domicile/node/sfu"
 	"github.com/domicile/domicile/residency"
 	"github.com/domicile/domicile/router/cascade"
 )
@@ -53,7 +55,7 @@ const (
 )
 
 // planned is what the tree of a track follows from. A node that knows nothing of
-// plans, or wants what cannot be passed on, is sent its own copy from here.
+// plans is sent its own copy from here.
 func (r *Room) planned(t *track, now time.Time) *draft {
 	p := &t.plan
 	gate := r.deps.Gate()
@@ -61,7 +63,7 @@ func (r *Room) planned(t *track, now time.Time) *draft {
 		ask: r.asking(r.deps.Self, gate.Epoch(), residency.ClassMedia, false),
 		in:  cascade.Input{Track: string(t.id), Nodes: []cascade.Node{{Name: r.deps.Self.Name, FanOut: r.fanOut()}}}}
 	for name, w := range p.demands {
-		if !w.able || t.up.SVC() {
+		if !w.able {
 			d.in.Nodes[0].FanOut--
 			continue
 		}
@@ -72,11 +74,7 @@ func (r *Room) planned(t *track, now time.Time) *draft {
 		d.in.Nodes = append(d.in.Nodes, cascade.Node{Name: name, Wants: cascade.Layers(w.own), Viewers: len(m.participants), FanOut: r.fanOut()})
 		d.peers = append(d.peers, peerOf{outside: m.outside(now), good: !m.suspect && r.mayServe(t, name)})
 	}
-	for l, rates := range t.up.Rates(now) {
-		for _, rate := range rates {
-			d.in.Rates[l] = max(d.in.Rates[l], int(rate))
-		}
-	}
+	d.in.Rates = apart(t.up.Rates(now), t.up.SVC())
 	for e := range p.failed {
 		if p.avoids(e, now) {
 			if d.failed == nil {
@@ -86,6 +84,20 @@ func (r *Room) planned(t *track, now time.Time) *draft {
 		}
 	}
 	return d
+}
+
+// apart are bit/s of each layer alone. With all layers in one stream, rates are those of a
+// layer and what it rests upon.
+func apart(rates sfu.Rates, svc bool) (alone [cascade.MaxLayers]int) {
+	below := 0
+	for l := range rates {
+		whole := int(slices.Max(rates[l][:]))
+		alone[l] = max(whole-below, 0)
+		if svc {
+			below = max(below, whole)
+		}
+	}
+	return alone
 }
 
 // mayDraft reports whether a draft may begin.

@@ -147,7 +147,7 @@ func (r *Room) awaits(t *track, name residency.NodeName, now time.Time) bool {
 	if _, known := p.over[name]; known || d.waits.IsZero() || now.Sub(d.waits) >= waitsFor {
 		return false
 	}
-	return (p.due || p.draft != nil) && d.able && d.own != 0 && !t.up.SVC()
+	return (p.due || p.draft != nil) && d.able && d.own != 0
 }
 
 // direct has a node that said what it wants get the track as planned, and reports

@@ -402,3 +402,18 @@ func BenchmarkHeld(b *testing.B) {
 		run("tick", func(int) { h.holds(h.doReconcile) })
 	}
 }
+
+// What a layer takes is counted once, however it is sent.
+func TestRatesOfLayersApart(t *testing.T) {
+	rates := sfu.Rates{{100, 150}, {400, 500}, {0, 1500}}
+	if got := apart(rates, false); got != [8]int{150, 500, 1500} {
+		t.Errorf("streams of their own: %v", got)
+	}
+	if got := apart(rates, true); got != [8]int{150, 350, 1000} {
+		t.Errorf("one stream: %v", got)
+	}
+	rates[1] = [sfu.MaxTemporal]float64{} // it never came
+	if got := apart(rates, true); got != [8]int{150, 0, 1350} {
+		t.Errorf("one stream without the middle: %v", got)
+	}
+}

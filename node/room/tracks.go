@@ -62,7 +62,8 @@ func (o *outgoing) Offer(burst []sfu.Packet, _ sfu.Out) {
 		p := &burst[i]
 		if o.thin == nil {
 			o.track.Offer(uint8(p.Layer), p.Marker, p.Raw)
-		} else if raw, marker, ok := o.thin.Take(p, o.Wants()); ok {
+		} else {
+			raw, marker := o.thin.Take(p, o.Wants())
 			o.track.Offer(uint8(p.Layer), marker, raw)
 		}
 	}
@@ -483,7 +484,7 @@ func (r *Room) serve(t *track, to residency.NodeName, layers sfu.LayerSet) error
 	}
 	o := &outgoing{track: out}
 	if t.up.SVC() {
-		o.thin = sfu.NewThinner()
+		o.thin = new(sfu.Thinner)
 	}
 	o.layers.Store(uint32(layers))
 	t.serving[to] = o

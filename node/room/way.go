@@ -465,10 +465,9 @@ func (r *Room) recheckPassing() {
 }
 
 // passesOn reports whether this node passes a track of another node on to a third.
-// Only what is watched here is, and of a track with all its layers in one stream
-// nothing: each link carries other numbers of it.
+// Only what is watched here is.
 func (r *Room) passesOn(t *track, to residency.NodeName) bool {
-	if t == nil || t.up == nil || t.node == to || t.node == r.deps.Self.Name || r.remotes[to] == nil || t.up.SVC() || !r.mayPass(r.deps.Self.Name) {
+	if t == nil || t.up == nil || t.node == to || t.node == r.deps.Self.Name || r.remotes[to] == nil || !r.mayPass(r.deps.Self.Name) {
 		return false
 	}
 	return t.serving[to] != nil || t.own() != 0 && len(t.serving) < 2*r.fanOut()

@@ -39,7 +39,7 @@ func FuzzIngest(f *testing.F) {
 			d.Bind(binding)
 			downs = append(downs, d)
 		}
-		up.AddSink(&thinned{t: NewThinner(), there: NewUpTrack(cfg), wants: 0b011})
+		up.AddSink(&thinned{t: new(Thinner), there: NewUpTrack(cfg), wants: 0b011})
 		for i, raw := range [][]byte{a, b, a, b} {
 			ingest(up, 0, raw, start)
 			for _, d := range downs {

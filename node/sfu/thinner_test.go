@@ -18,10 +18,11 @@ func (s *thinned) Wants() LayerSet            { return s.wants }
 func (s *thinned) Report(Layer, SenderReport) {}
 func (s *thinned) Offer(burst []Packet, out Out) {
 	for i := range burst {
-		if raw, _, ok := s.t.Take(&burst[i], s.wants); ok {
+		raw, _ := s.t.Take(&burst[i], s.wants)
+		if len(raw) > headerSize {
 			s.sent[burst[i].Spatial]++
-			s.there.Ingest(0, []Inbound{{raw, burst[i].Arrival}}, out)
 		}
+		s.there.Ingest(0, []Inbound{{raw, burst[i].Arrival}}, out)
 	}
 }
 
@@ -35,7 +36,7 @@ func TestOtherNodesGetOnlyWhatTheyWatch(t *testing.T) {
 			m.down.Close()
 			cfg := m.e.config()
 			cfg.Relayed = true
-			s := &thinned{t: NewThinner(), there: NewUpTrack(cfg), wants: 0b111}
+			s := &thinned{t: new(Thinner), there: NewUpTrack(cfg), wants: 0b111}
 			s.there.SetAvailable(0b111)
 			m.down = NewDownTrack(s.there, DownConfig{})
 			m.down.Bind(Binding{SSRC: 7, PayloadType: 96, Extensions: Extensions{DependencyDescriptor: 9}, Writer: m.dec})
@@ -61,7 +62,7 @@ func TestOtherNodesGetOnlyWhatTheyWatch(t *testing.T) {
 
 func TestThinnerHoldsUpperLayersBack(t *testing.T) {
 	m := newMeeting(1, formatVP9, true)
-	s := &thinned{t: NewThinner(), there: NewUpTrack(m.e.config()), wants: 0b011}
+	s := &thinned{t: new(Thinner), there: NewUpTrack(m.e.config()), wants: 0b011}
 	m.up.AddSink(s)
 	for i := range 100 {
 		m.step(i, true)
@@ -71,5 +72,53 @@ func TestThinnerHoldsUpperLayersBack(t *testing.T) {
 	}
 	if got := s.there.Available(); got != 0b011 {
 		t.Errorf("there, layers %b are available", got)
+	}
+}
+
+// TestWaysOfAStreamFitTogether has a node get a stream by one way and then another, both at
+// once for a while, each thinned in its own manner: nobody there has to begin anew.
+func TestWaysOfAStreamFitTogether(t *testing.T) {
+	for _, f := range []format{formatVP9, formatAV1} {
+		for seed := range uint64(20) {
+			rnd := rand.New(rand.NewPCG(seed, 11))
+			m := newMeeting(seed, f, true)
+			m.down.Close()
+			cfg := m.e.config()
+			cfg.Relayed = true
+			there := NewUpTrack(cfg)
+			there.SetAvailable(0b111)
+			m.down = NewDownTrack(there, DownConfig{})
+			m.down.Bind(Binding{SSRC: 7, PayloadType: 96, Extensions: Extensions{DependencyDescriptor: 9}, Writer: m.dec})
+			top := Layer(rnd.IntN(MaxLayers))
+			m.down.SetMaxLayer(top)
+			asked := 0
+			there.OnKeyframeRequest(func(l Layer) { asked++; m.up.RequestKeyframe(l, m.now) })
+			way := func() *thinned { // who passes it on may watch more
+				return &thinned{t: new(Thinner), there: there, wants: LayerSet(1)<<(int(top)+1+rnd.IntN(MaxLayers-int(top))) - 1}
+			}
+			now := way()
+			m.up.AddSink(now)
+			for i := range 600 {
+				m.step(i, true)
+				if i%60 == 50 {
+					next := way()
+					m.up.AddSink(next)
+					for k := range 9 {
+						m.step(k, true)
+					}
+					m.up.RemoveSink(now)
+					now = next
+				}
+				if i == 40 {
+					asked = 0
+				}
+			}
+			if err := m.dec.check(m.e); err != nil {
+				t.Fatalf("%v, seed %d: %v", f, seed, err)
+			}
+			if n := there.Stats().Layers[0]; len(m.dec.holes()) > 0 || n.Restarts > 0 || asked > 0 {
+				t.Fatalf("%v, seed %d, layer %d: numbers %v are missing, %d restarts, %d keyframes asked for", f, seed, top, m.dec.holes(), n.Restarts, asked)
+			}
+		}
 	}
 }
