@@ -10,13 +10,14 @@ import (
 )
 
 // TestDrainWithPages empties a node with `domicile drain` while two pages meet on it a
-// third: the two go on at another node, nobody is seen leaving.
+// third: the two go on at another node, nobody is seen leaving, and no message is lost.
 func TestDrainWithPages(t *testing.T) {
 	m := startMesh(t, product, t.TempDir())
 	b := startBrowsers(t, "")
 	var tabs []*tab
-	for _, n := range []string{"fra", "waw", "waw"} {
-		tabs = append(tabs, b.open(n, m.page(n, "drained", fmt.Sprint(n, len(tabs)))))
+	names := []string{"fra0", "waw1", "waw2"}
+	for _, name := range names {
+		tabs = append(tabs, b.open(name, m.page(name[:3], "drained", name)))
 	}
 	for _, p := range tabs {
 		p.until("sees and hears the two others", 60*time.Second, fmt.Sprintf(sees, 2))
@@ -25,12 +26,29 @@ func TestDrainWithPages(t *testing.T) {
 	tabs[0].must(fmt.Sprintf(hush, "waw1"), nil)
 	tabs[1].must(fmt.Sprintf(hush, "fra0"), nil)
 	tabs[2].must(fmt.Sprintf(hush, "waw1"), nil)
+	for _, p := range tabs {
+		p.must(listens, nil)
+	}
+	for _, p := range tabs {
+		p.must(counts, nil)
+	}
 	out, err := exec.Command(product, "drain", "--config", m.node("waw").Config, "--deadline", "2m").CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "the node is empty: 2 went") {
 		t.Fatalf("drain: %v\n%s", err, out)
 	}
 	for _, p := range tabs {
 		p.until("sees and hears the two others still", 30*time.Second, fmt.Sprintf(sees, 2))
+	}
+	said := make([]int, len(tabs))
+	for i, p := range tabs {
+		p.must(`clearInterval(window.counting); return window.said`, &said[i])
+	}
+	for i, p := range tabs {
+		for j, name := range names {
+			if i != j {
+				heardAll(p, name, said[j])
+			}
+		}
 	}
 	for _, p := range tabs {
 		pause := hushed(p)
@@ -46,6 +64,34 @@ func TestDrainWithPages(t *testing.T) {
 	}
 	if out, err := exec.Command(product, "drain", "--config", m.node("waw").Config, "--cancel").CombinedOutput(); err != nil {
 		t.Errorf("cancel: %v\n%s", err, out)
+	}
+}
+
+// listens is JavaScript that keeps the numbers that others say.
+const listens = `
+	window.counted = {}
+	window.__domicile.room.on("dataReceived", (b, p, _, topic) => {
+		if (topic === "count") (window.counted[p.name] ??= []).push(Number(new TextDecoder().decode(b)))
+	})`
+
+// counts is JavaScript that says numbers reliably, twenty a second.
+const counts = `
+	window.said = 0
+	window.counting = setInterval(() => window.__domicile.room.localParticipant.publishData(
+		new TextEncoder().encode(String(window.said++)), { reliable: true, topic: "count" }), 50)`
+
+// heardAll waits until a page has what somebody said, each number once and in order.
+func heardAll(p *tab, name string, said int) {
+	p.t.Helper()
+	p.until(fmt.Sprintf("has the last of %d messages of %s", said, name), 30*time.Second,
+		fmt.Sprintf(`return window.counted[%q]?.at(-1) === %d`, name, said-1))
+	var list []int
+	p.must(fmt.Sprintf(`return window.counted[%q]`, name), &list)
+	for i, n := range list {
+		if i != n || len(list) != said {
+			p.t.Errorf("%s has message %d of %s as its %d. of %d; %d were said", p.name, n, name, i, len(list), said)
+			return
+		}
 	}
 }
 
