@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -62,6 +63,7 @@ func TestDrain(t *testing.T) {
 		c.flow(cam).since()
 	}
 	bob.flow(screen).since()
+	anna.browser = "Chrome"
 	anna.obeys(m)
 	bob.obeys(m)
 	if _, status := drainBy(t, waw, http.MethodPost, "?deadline=0s"); status != http.StatusBadRequest {
@@ -89,6 +91,11 @@ func TestDrain(t *testing.T) {
 	}
 	for _, c := range []*single{anna, bob} {
 		c.await("has moved", func() bool { return c.moved })
+	}
+	for c, want := range map[*single]string{anna: "active", bob: "passive"} {
+		if sdp := c.pub.RemoteDescription().SDP; !strings.Contains(sdp, "a=setup:"+want+"\r\n") {
+			t.Errorf("%s, of browser %q, is not told that the node is %s:\n%s", c.identity, c.browser, want, sdp)
+		}
 	}
 	bob.hears(cam)
 	bob.hears(screen)

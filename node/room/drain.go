@@ -4,12 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/livekit/protocol/livekit"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/domicile/domicile/node/rtc"
 	"github.com/domicile/domicile/node/sfu"
 	"github.com/domicile/domicile/residency"
 )
@@ -45,6 +47,9 @@ type Handover struct {
 	Last uint32 `json:"last,omitempty"`
 	// Settings are livekit.UpdateTrackSettings: what the client shows, and how large.
 	Settings [][]byte `json:"settings,omitempty"`
+	// Profile is how SRTP is sealed between the client and the node. 0: no media flows, or
+	// the node is of a version that does not say.
+	Profile rtc.Profile `json:"profile,omitempty"`
 }
 
 // handoverLife is how long a node that was prepared for somebody waits: a client that
@@ -74,7 +79,7 @@ func (r *Room) Handover(ctx context.Context, sid string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := Handover{SID: sid, Country: p.country, Last: p.lastReliable.Load()}
+	h := Handover{SID: sid, Country: p.country, Last: p.lastReliable.Load(), Profile: p.session.Profile()}
 	done := make(chan struct{})
 	p.post(func() {
 		defer close(done)
@@ -127,6 +132,9 @@ func (r *Room) takePrepared(p *Participant) (last uint32) {
 			}
 		})
 	}
+	if p.turns() {
+		p.post(func() { p.profile = h.Profile })
+	}
 	return h.Last
 }
 
@@ -164,4 +172,28 @@ func (r *Room) SendAway(ctx context.Context, sid string, to []*livekit.RegionInf
 // is another one. Browsers do; clients made with pion, as LiveKit's Go SDK is, do not.
 func (p *Participant) goesOn() bool {
 	return p.join.Single && p.join.Protocol >= resumeProtocol && !slices.Contains([]string{"go"}, strings.ToLower(p.join.SDK))
+}
+
+// What begins the DTLS handshake with the node before lets us begin it here. A browser that
+// begins sends its first message the way to the node before, which it leaves up to a quarter
+// of a second later, and repeats it 50 ms later, then 100, 200, 400: as much of that as it
+// has waited for in vain is silence. Ours goes at once when the client's first check comes.
+//
+// libwebrtc turns the roles around when the fingerprint changes (since March 2023 at the
+// latest: p2p/base/dtls_transport.cc, is_dtls_restart). Others may refuse the answer, so
+// they begin as before.
+var turning = []string{"swift", "android", "reactnative", "rust", "python", "node", "cpp", "unity"}
+
+// turningBrowsers are the first versions of browsers of which it is known; of 2024.
+var turningBrowsers = map[string]int{"chrome": 121, "safari": 18}
+
+// turns reports whether the client lets this node begin the handshake.
+func (p *Participant) turns() bool {
+	if p.join.SDK != "js" {
+		return slices.Contains(turning, strings.ToLower(p.join.SDK))
+	}
+	major, _, _ := strings.Cut(p.join.BrowserVersion, ".")
+	version, err := strconv.Atoi(major)
+	first := turningBrowsers[strings.ToLower(p.join.Browser)]
+	return err == nil && first > 0 && version >= first
 }

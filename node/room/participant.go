@@ -112,6 +112,7 @@ type Participant struct {
 	heardAt     time.Time
 	active      bool
 	moving      bool            // taken over from another node, its media is not here yet
+	profile     rtc.Profile     // of SRTP, at the node before that prepared this one
 	released    bool            // taken over by another node
 	source      reliable.Source // of the reliable data that the client sends
 	judge       *judge          // of its connection

@@ -233,6 +233,7 @@ func (p *Participant) doSettle(s *livekit.SyncState) error {
 			from.Channels = append(from.Channels, rtc.Resumed{Label: ch.GetLabel(), ID: uint16(ch.GetId())})
 		}
 	}
+	from.Profile = p.profile
 	if err := p.session.Adopt(from); err != nil {
 		p.log.Warn("the client's account of its session cannot be used: it gets its tracks as if they were new", "error", err)
 	}

@@ -46,7 +46,8 @@ type peer struct {
 	lastID      uint32
 	lastOffer   string
 	lastTracks  map[string]string
-	asked       [2]int // sections that the client was asked for, audio and video
+	asked       [2]int            // sections that the client was asked for, audio and video
+	profile     transport.Profile // of SRTP, that the client has had with another node
 }
 
 var _ transport.Handler = (*peer)(nil)
@@ -272,7 +273,7 @@ func (p *peer) takeAnswer(sdp string, id uint32) (ended []*incoming, err error) 
 }
 
 func (p *peer) connect(r jsep.Remote) error {
-	out := transport.Remote{Ufrag: r.Ufrag, Pwd: r.Pwd, Setup: r.Setup, SCTPPort: r.SCTPPort}
+	out := transport.Remote{Ufrag: r.Ufrag, Pwd: r.Pwd, Setup: r.Setup, SCTPPort: r.SCTPPort, Profile: p.profile}
 	for _, f := range r.Fingerprints {
 		out.Fingerprints = append(out.Fingerprints, transport.Fingerprint{Hash: f.Hash, Value: f.Value})
 	}

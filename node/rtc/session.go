@@ -161,6 +161,16 @@ type Adopted struct {
 	// Streams are the client's, by the track id of its msid: a browser names a stream
 	// in its packets until a first report has come back, and not again.
 	Streams map[string][]Stream
+	// Profile is how SRTP was sealed. Where it is known we begin the handshake.
+	Profile Profile
+}
+
+// Profile is how the client's SRTP is sealed, 0 while it is not.
+func (s *Session) Profile() Profile {
+	if pub, _ := s.peers(); pub != nil {
+		return pub.conn.Profile()
+	}
+	return 0
 }
 
 // Depart drives the client off its paths to this node: it has been told of another.
@@ -185,6 +195,9 @@ func (s *Session) Streams(seen uint64) (streams map[sfu.TrackID][]Stream, change
 	return nil, seen
 }
 
+// Profile is how SRTP is sealed.
+type Profile = transport.Profile
+
 // Resumed is a data channel that the client has open already.
 type Resumed = transport.Resumed
 
@@ -198,6 +211,12 @@ func (s *Session) Adopt(from Adopted) error {
 	}
 	if err == nil {
 		p.recv.adopt(from.Streams)
+		if from.Profile != 0 {
+			p.mu.Lock()
+			p.profile = from.Profile
+			p.neg.Lead()
+			p.mu.Unlock()
+		}
 	}
 	if err == nil && from.Description != "" {
 		var seats map[string]jsep.Seat

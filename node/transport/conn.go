@@ -53,6 +53,9 @@ type Remote struct {
 	Fingerprints []Fingerprint
 	Setup        string // "active", "passive" or "actpass"
 	SCTPPort     uint16 // 0: no data channels
+	// Profile of SRTP is the only one that is offered to a passive client, which would
+	// choose the one that costs it least; 0: any.
+	Profile Profile
 }
 
 var (

@@ -33,6 +33,9 @@ const (
 	// RFC 6347 section 4.2.4.1 allows less than its second where round trips are
 	// known to be short; for a lost packet a joining user waits as long.
 	flightInterval = 300 * time.Millisecond
+	// helloInterval is the same of ours to a passive client: the first may come before
+	// the client sends this way, so that its answer goes another one.
+	helloInterval = 100 * time.Millisecond
 	// certificateLife: clients check the fingerprint, not the dates.
 	certificateLife = 10 * 365 * 24 * time.Hour
 	// maxPipe bounds DTLS that waits for its reader, in bytes: half of what SCTP
@@ -45,6 +48,13 @@ type Fingerprint struct {
 	Hash  string // "sha-256"
 	Value string // "AB:CD:…"
 }
+
+// Profile is how SRTP is sealed (RFC 5764 section 4.1.2).
+type Profile = dtls.SRTPProtectionProfile
+
+// profiles are those that we take, the best first. GCM costs a seventh of the SHA-1
+// profile, which is there for old clients.
+var profiles = []Profile{dtls.SRTP_AEAD_AES_128_GCM, dtls.SRTP_AEAD_AES_256_GCM, dtls.SRTP_AES128_CM_HMAC_SHA1_80}
 
 // hashes are those that RFC 8122 section 5 leaves strong enough.
 var hashes = map[string]crypto.Hash{"sha-256": crypto.SHA256, "sha-384": crypto.SHA384, "sha-512": crypto.SHA512}
@@ -98,6 +108,9 @@ func digest(h crypto.Hash, der []byte) string {
 func checkRemote(r Remote) error {
 	if r.Setup != "active" && r.Setup != "passive" && r.Setup != "actpass" {
 		return fmt.Errorf("set remote: unknown setup %q", r.Setup)
+	}
+	if r.Profile != 0 && !slices.Contains(profiles, r.Profile) {
+		return fmt.Errorf("set remote: unknown profile %d of SRTP", r.Profile)
 	}
 	for _, f := range r.Fingerprints {
 		if _, ok := hashes[strings.ToLower(f.Hash)]; ok {
@@ -155,20 +168,22 @@ func (c *Conn) newDTLS(r Remote) (*dtls.Conn, error) {
 		return nil
 	}
 	config := &dtls.Config{
-		Certificates: []tls.Certificate{c.engine.ident.cert},
-		// GCM costs a seventh of the SHA-1 profile, which is there for old clients.
-		SRTPProtectionProfiles: []dtls.SRTPProtectionProfile{
-			dtls.SRTP_AEAD_AES_128_GCM, dtls.SRTP_AEAD_AES_256_GCM, dtls.SRTP_AES128_CM_HMAC_SHA1_80},
-		ClientAuth:            dtls.RequireAnyClientCert,
-		InsecureSkipVerify:    true, // of names and dates; verify checks the fingerprint
-		VerifyPeerCertificate: verify,
-		ExtendedMasterSecret:  dtls.RequireExtendedMasterSecret,
-		FlightInterval:        flightInterval,
+		Certificates:           []tls.Certificate{c.engine.ident.cert},
+		SRTPProtectionProfiles: profiles,
+		ClientAuth:             dtls.RequireAnyClientCert,
+		InsecureSkipVerify:     true, // of names and dates; verify checks the fingerprint
+		VerifyPeerCertificate:  verify,
+		ExtendedMasterSecret:   dtls.RequireExtendedMasterSecret,
+		FlightInterval:         flightInterval,
 		// The cookie proves that a client hears what is sent to it. The check did.
 		InsecureSkipVerifyHello: true,
 		LoggerFactory:           quiet{},
 	}
 	if r.Setup == "passive" {
+		if r.Profile != 0 {
+			config.SRTPProtectionProfiles = []Profile{r.Profile}
+		}
+		config.FlightInterval = helloInterval
 		return dtls.Client(c.pipe, nowhere{}, config)
 	}
 	return dtls.Server(c.pipe, nowhere{}, config)

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pion/dtls/v3"
 	"github.com/pion/webrtc/v4"
 )
 
@@ -72,6 +73,39 @@ func TestClientsMayBePassive(t *testing.T) {
 	}
 }
 
+// TestProfileOfBefore begins the handshake with a client that would choose another profile
+// of SRTP: it gets the one that it has had.
+func TestProfileOfBefore(t *testing.T) {
+	e := listen(t)
+	for _, want := range []Profile{dtls.SRTP_AEAD_AES_128_GCM, dtls.SRTP_AES128_CM_HMAC_SHA1_80} {
+		pc := newPeer(t, func(s *webrtc.SettingEngine) {
+			s.SetSRTPProtectionProfiles(dtls.SRTP_AES128_CM_HMAC_SHA1_80, dtls.SRTP_AEAD_AES_256_GCM, dtls.SRTP_AEAD_AES_128_GCM)
+		})
+		if _, err := pc.CreateDataChannel("_reliable", nil); err != nil {
+			t.Fatal(err)
+		}
+		events := newRecorder()
+		c, err := e.NewConn(events, ConnConfig{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(c.Close)
+		d, r := offer(t, pc, nil)
+		r.Setup, r.Profile = "passive", want
+		if err := c.SetRemote(r); err != nil {
+			t.Fatal(err)
+		}
+		if got := c.Profile(); got != 0 {
+			t.Errorf("profile %d before there are keys", got)
+		}
+		answer(t, pc, d, e, c.Local(), "active")
+		events.awaitState(t, Connected)
+		if got := c.Profile(); got != want {
+			t.Errorf("profile %d, want %d", got, want)
+		}
+	}
+}
+
 func TestDescriptionsAreChecked(t *testing.T) {
 	e := listen(t)
 	c := newConn(t, e)
@@ -83,6 +117,7 @@ func TestDescriptionsAreChecked(t *testing.T) {
 	}{
 		{"setup", func(r *Remote) { r.Setup = "holdconn" }, `unknown setup "holdconn"`},
 		{"weak hash", func(r *Remote) { r.Fingerprints = []Fingerprint{{"sha-1", "AB"}} }, "no fingerprint"},
+		{"profile", func(r *Remote) { r.Profile = 99 }, "unknown profile"},
 		{"no hash", func(r *Remote) { r.Fingerprints = nil }, "no fingerprint"},
 	} {
 		r := good

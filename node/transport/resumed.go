@@ -31,6 +31,14 @@ func (c *Conn) Resume(list []Resumed) error {
 	return nil
 }
 
+// Profile is how SRTP is sealed, 0 until the handshake is done.
+func (c *Conn) Profile() Profile {
+	if k := c.keys.Load(); k != nil {
+		return Profile(k.profile)
+	}
+	return 0
+}
+
 // resumes reports whether a stream is that of a channel which was open before.
 func (cs *channels) resumes(id uint16) bool {
 	cs.mu.Lock()

@@ -24,7 +24,7 @@ func (p *Peer) TakeOffer(raw string) (Change, error) {
 	if err := st.offered(d, p.prefers); err != nil {
 		return Change{}, fmt.Errorf("take offer: %w", err)
 	}
-	restarted, err := st.connect(d)
+	restarted, err := st.connect(d, p.leads)
 	if err != nil {
 		return Change{}, fmt.Errorf("take offer: %w", err)
 	}

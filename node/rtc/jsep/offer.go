@@ -77,7 +77,7 @@ func (p *Peer) TakeAnswer(raw string) (Change, error) {
 	if d.remote.Setup == "actpass" {
 		return Change{}, errors.New(`take answer: setup "actpass" chooses nothing, want "active" or "passive"`)
 	}
-	restarted, err := st.connect(d)
+	restarted, err := st.connect(d, false)
 	if err != nil {
 		return Change{}, fmt.Errorf("take answer: %w", err)
 	}

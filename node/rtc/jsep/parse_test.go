@@ -127,6 +127,17 @@ func TestDTLSRoles(t *testing.T) {
 			t.Errorf("answer to \"actpass\" after %q:\n%s", setup, a)
 		}
 	}
+	for setup, want := range map[string]string{"actpass": "active", "active": "passive", "passive": "active"} {
+		p := New(Config{})
+		p.Lead()
+		c, a := answer(t, p, strings.ReplaceAll(recvonly(Audio), "actpass", setup))
+		if !strings.Contains(a, "a=setup:"+want+"\r\n") || (c.Remote.Setup == "passive") != (want == "active") {
+			t.Errorf("answer of one that leads to %q, which is taken for %q:\n%s", setup, c.Remote.Setup, a)
+		}
+		if c, a = answer(t, p, recvonly(Audio)); !strings.Contains(a, "a=setup:"+want+"\r\n") || (c.Remote.Setup == "passive") != (want == "active") {
+			t.Errorf("answer of one that leads to \"actpass\" after %q, taken for %q:\n%s", setup, c.Remote.Setup, a)
+		}
+	}
 	p := New(Config{Data: true})
 	if _, err := p.TakeAnswer(strings.ReplaceAll(clientAnswer(offer(t, p)), "setup:active", "setup:actpass")); err == nil {
 		t.Error("an answer that chooses no role was taken")

@@ -189,6 +189,7 @@ type Peer struct {
 	wishes  []Sender
 	prefers map[string]string // MIME type by track id
 	seats   map[string]Seat   // by the MID of the section; see seats.go
+	leads   bool              // we begin the DTLS handshake if the client's offer leaves it to us
 	stable  *state            // both sides agree on it
 	offered *state            // our offer, which waits for its answer
 	taken   *state            // the client's offer, to be answered

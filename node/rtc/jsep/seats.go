@@ -32,6 +32,10 @@ func Seats(description string) (map[string]Seat, error) {
 // come before the first offer is taken, and counts until that one is answered.
 func (p *Peer) Seat(seats map[string]Seat) { p.seats = seats }
 
+// Lead has us begin the DTLS handshake, where the client's offer leaves that to us. It
+// has to come before the first offer is taken.
+func (p *Peer) Lead() { p.leads = true }
+
 // seat puts tracks where they were.
 func (p *Peer) seat(st *state) {
 	if len(p.seats) == 0 {

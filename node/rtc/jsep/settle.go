@@ -46,13 +46,13 @@ func (in *Incoming) follows(before *Incoming) bool {
 // connect checks the client's transport against what it was. The certificate
 // stays for the life of a connection; ICE credentials that change restart ICE
 // (RFC 8839 section 4.4.1.1).
-func (s *state) connect(d *description) (restarted bool, err error) {
+func (s *state) connect(d *description, lead bool) (restarted bool, err error) {
 	if len(d.remote.Fingerprints) == 0 {
 		return false, errors.New("no section can be taken")
 	}
 	wants := d.remote.Setup == "passive"
 	if s.remote == nil {
-		s.active = wants
+		s.active = wants || lead && d.remote.Setup == "actpass"
 	} else {
 		if !slices.Equal(s.remote.Fingerprints, d.remote.Fingerprints) {
 			return false, errors.New("the fingerprint is another one than before")
@@ -61,6 +61,9 @@ func (s *state) connect(d *description) (restarted bool, err error) {
 			return false, fmt.Errorf("setup %q turns the roles of DTLS around", d.remote.Setup)
 		}
 		restarted = s.remote.Ufrag != d.remote.Ufrag || s.remote.Pwd != d.remote.Pwd
+	}
+	if s.active {
+		d.remote.Setup = "passive"
 	}
 	s.remote = &d.remote
 	return restarted, nil
