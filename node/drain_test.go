@@ -63,7 +63,7 @@ func TestDrain(t *testing.T) {
 		c.flow(cam).since()
 	}
 	bob.flow(screen).since()
-	anna.browser = "Chrome"
+	bob.origin = "mozilla...THIS_IS_SDPARTA"
 	anna.obeys(m)
 	bob.obeys(m)
 	if _, status := drainBy(t, waw, http.MethodPost, "?deadline=0s"); status != http.StatusBadRequest {
@@ -94,7 +94,7 @@ func TestDrain(t *testing.T) {
 	}
 	for c, want := range map[*single]string{anna: "active", bob: "passive"} {
 		if sdp := c.pub.RemoteDescription().SDP; !strings.Contains(sdp, "a=setup:"+want+"\r\n") {
-			t.Errorf("%s, of browser %q, is not told that the node is %s:\n%s", c.identity, c.browser, want, sdp)
+			t.Errorf("%s is not told that the node is %s:\n%s", c.identity, want, sdp)
 		}
 	}
 	bob.hears(cam)

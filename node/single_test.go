@@ -21,7 +21,7 @@ import (
 // single is an attendee that speaks signalling v1: one peer connection, which it
 // alone offers.
 type single struct {
-	browser string // of which it says to be
+	origin string // in its offers, of browsers: Firefox says who it is
 	*client
 	node  *testNode
 	token string
@@ -68,7 +68,7 @@ func (c *client) receiveData(m webrtc.DataChannelMessage) {
 // connect opens a signalling connection.
 func (c *single) connect(req *livekit.JoinRequest) {
 	c.t.Helper()
-	req.ClientInfo = &livekit.ClientInfo{Sdk: livekit.ClientInfo_JS, Protocol: 17, Browser: c.browser, BrowserVersion: "140.0"}
+	req.ClientInfo = &livekit.ClientInfo{Sdk: livekit.ClientInfo_JS, Protocol: 17}
 	req.ConnectionSettings = &livekit.ConnectionSettings{AutoSubscribe: true}
 	inner, err := proto.Marshal(req)
 	if err != nil {

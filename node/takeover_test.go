@@ -1,6 +1,7 @@
 package node
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -21,6 +22,7 @@ func (c *single) moves(to *testNode) {
 	before := c.pub
 	sync := &livekit.SyncState{
 		Answer:       &livekit.SessionDescription{Type: "answer", Sdp: before.RemoteDescription().SDP},
+		Offer:        &livekit.SessionDescription{Type: "offer", Sdp: strings.Replace(before.LocalDescription().SDP, "o=-", "o="+c.origin+"-", 1)},
 		Subscription: &livekit.UpdateSubscription{},
 		DataChannels: []*livekit.DataChannelInfo{{Label: "_reliable", Id: uint32(*c.reliable.ID()), Target: livekit.SignalTarget_PUBLISHER}},
 	}
@@ -47,9 +49,11 @@ func (c *single) moves(to *testNode) {
 		}
 	}
 	c.node = to
+	c.offer.Lock() // what it has comes before its offer
 	c.connect(&livekit.JoinRequest{Reconnect: true, ParticipantSid: sid, ReconnectReason: livekit.ReconnectReason_RR_SIGNAL_DISCONNECTED})
 	c.await("back", func() bool { return !c.ended })
 	c.send(&livekit.SignalRequest{Message: &livekit.SignalRequest_SyncState{SyncState: sync}})
+	c.offer.Unlock()
 	c.renegotiate(nil)
 	before.GracefulClose() //nolint:errcheck // its node has closed it
 }

@@ -88,9 +88,17 @@ func (p *Participant) doData(lossless bool, b []byte) {
 
 // doLocalData delivers a participant's data here and on the other nodes.
 func (r *Room) doLocalData(p *Participant, lossless bool, pkt *livekit.DataPacket, b []byte) {
-	if r.locals[p.identity] == p && p.info.Permission.CanPublishData {
+	switch {
+	case r.locals[p.identity] != p:
+		if lossless && pkt.Sequence != 0 {
+			r.passOn(p, b)
+		}
+	case p.info.Permission.CanPublishData:
 		r.spread(Data{Reliable: lossless, Packet: b}, pkt)
 		r.keepChat(p, pkt)
+		if lossless {
+			p.spoken = max(p.spoken, pkt.Sequence)
+		}
 	}
 }
 
@@ -150,6 +158,9 @@ func (r *Room) doRemoteData(from residency.NodeName, d Data) {
 	}
 	m := r.remotes[from]
 	if m == nil || !m.sent(pkt) && !(d.Server && fromServer(pkt)) {
+		if m != nil && r.doLate(from, d, pkt) {
+			return
+		}
 		r.log.Warn("data packet in the name of nobody at its node is dropped", "node", from)
 		return
 	}
@@ -247,6 +258,11 @@ func (m *remote) sent(pkt *livekit.DataPacket) bool {
 	if p == nil || pkt.ParticipantIdentity != p.info.Identity {
 		return false
 	}
+	return ofOne(pkt)
+}
+
+// ofOne reports whether the packet names one sender in all of its fields.
+func ofOne(pkt *livekit.DataPacket) bool {
 	u := pkt.GetUser()
 	return u == nil || u.ParticipantSid == pkt.ParticipantSid && u.ParticipantIdentity == pkt.ParticipantIdentity //nolint:staticcheck // older clients read these
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -116,8 +115,9 @@ func (r *Room) Prepare(h Handover) {
 
 // takePrepared gives a participant what the node before said of it.
 func (r *Room) takePrepared(p *Participant) (last uint32) {
-	h := r.prepared[p.sid]
+	h, lives := r.prepared[p.sid]
 	delete(r.prepared, p.sid)
+	p.origin.lives = lives
 	var list []*livekit.UpdateTrackSettings
 	for _, b := range h.Settings {
 		s := &livekit.UpdateTrackSettings{}
@@ -132,9 +132,7 @@ func (r *Room) takePrepared(p *Participant) (last uint32) {
 			}
 		})
 	}
-	if p.turns() {
-		p.post(func() { p.profile = h.Profile })
-	}
+	p.post(func() { p.profile = h.Profile })
 	return h.Last
 }
 
@@ -174,26 +172,24 @@ func (p *Participant) goesOn() bool {
 	return p.join.Single && p.join.Protocol >= resumeProtocol && !slices.Contains([]string{"go"}, strings.ToLower(p.join.SDK))
 }
 
-// What begins the DTLS handshake with the node before lets us begin it here. A browser that
-// begins sends its first message the way to the node before, which it leaves up to a quarter
-// of a second later, and repeats it 50 ms later, then 100, 200, 400: as much of that as it
-// has waited for in vain is silence. Ours goes at once when the client's first check comes.
+// A node that was prepared begins the DTLS handshake with the client, which has begun that
+// with the node before. A browser that begins sends its first message at once, the way to the
+// node before, which it leaves up to a quarter of a second later; it repeats it after 50 ms,
+// then 100, 200, 400, and the rest of such a wait is silence. Ours goes when the client's first
+// check has come.
 //
-// libwebrtc turns the roles around when the fingerprint changes (since March 2023 at the
+// libwebrtc lets the roles turn around when the fingerprint changes (since March 2023 at the
 // latest: p2p/base/dtls_transport.cc, is_dtls_restart). Others may refuse the answer, so
 // they begin as before.
+
+// turning are the SDKs on libwebrtc that are no browsers.
 var turning = []string{"swift", "android", "reactnative", "rust", "python", "node", "cpp", "unity"}
 
-// turningBrowsers are the first versions of browsers of which it is known; of 2024.
-var turningBrowsers = map[string]int{"chrome": 121, "safari": 18}
-
-// turns reports whether the client lets this node begin the handshake.
-func (p *Participant) turns() bool {
-	if p.join.SDK != "js" {
-		return slices.Contains(turning, strings.ToLower(p.join.SDK))
+// turns reports whether the client, of which this is an offer, lets this node begin the
+// handshake. Browsers say in offers alone who they are, and only Firefox does.
+func (p *Participant) turns(offer string) bool {
+	if p.join.SDK == "js" {
+		return offer != "" && !strings.Contains(offer, "\no=mozilla")
 	}
-	major, _, _ := strings.Cut(p.join.BrowserVersion, ".")
-	version, err := strconv.Atoi(major)
-	first := turningBrowsers[strings.ToLower(p.join.Browser)]
-	return err == nil && first > 0 && version >= first
+	return slices.Contains(turning, strings.ToLower(p.join.SDK))
 }

@@ -79,7 +79,7 @@ func (m *meeting) join(identity string) {
 func (m *meeting) resume(p *Participant) {
 	c := &client{listener: &listener{}, self: p.identity, room: m, p: p}
 	m.clients = append(m.clients, c)
-	if _, err := m.doResume(newLine(c), signal.Join{Identity: p.identity, SID: p.sid}, "DE"); err != nil {
+	if _, err := m.doResume(newLine(c, time.Now), signal.Join{Identity: p.identity, SID: p.sid}, "DE"); err != nil {
 		m.t.Fatal(err)
 	}
 }

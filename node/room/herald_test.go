@@ -84,7 +84,7 @@ func (s *stage) enters(t testing.TB, sid, identity string, c conn) *Participant 
 		cannot: map[string]bool{}, lacking: map[sfu.TrackID]bool{}, hopeless: map[sfu.TrackID]bool{},
 	}
 	p.token.Store(p.join.Token)
-	p.line.Store(newLine(c))
+	p.line.Store(newLine(c, time.Now))
 	if err := s.doAdmit(p, Attendee{Sid: sid, Country: "DE"}); err != nil {
 		t.Fatal(err)
 	}

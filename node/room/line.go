@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/livekit/protocol/livekit"
 	"golang.org/x/time/rate"
@@ -27,13 +28,15 @@ type line struct {
 	requests chan *livekit.SignalRequest // closed when the connection is lost
 	stop     chan struct{}               // closed when it is to end
 	once     sync.Once
-	reason   string         // for the client, written before stop is closed
-	gone     atomic.Bool    // the client's page is
+	reason   string       // for the client, written before stop is closed
+	gone     atomic.Bool  // the client's page is
+	offered  atomic.Int64 // when the client's last offer was read, in ns of Unix time
+	now      func() time.Time
 	wg       sync.WaitGroup // reader and closer
 }
 
-func newLine(c conn) *line {
-	return &line{conn: c, requests: make(chan *livekit.SignalRequest, requestQueue), stop: make(chan struct{})}
+func newLine(c conn, now func() time.Time) *line {
+	return &line{conn: c, now: now, requests: make(chan *livekit.SignalRequest, requestQueue), stop: make(chan struct{})}
 }
 
 // start begins to read. What the client has to be told leaves before its socket
@@ -71,6 +74,9 @@ func (l *line) read(ctx context.Context, limit *rate.Limiter) error {
 		if err != nil {
 			l.gone.Store(errors.Is(err, signal.ErrGone))
 			return err
+		}
+		if req.GetOffer() != nil {
+			l.offered.Store(l.now().UnixNano())
 		}
 		select {
 		case l.requests <- req:

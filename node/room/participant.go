@@ -79,6 +79,8 @@ type Participant struct {
 	joinedAt    time.Time            // zero: another node has handed it over
 	moves       uint32               // how often another node has taken it over
 	arrived     bool                 // its media comes to this node, which took it over
+	origin      origin               // of one that was taken over; not changed
+	spoken      uint32               // number of the last reliable message that was passed on
 	toldTo      uint64               // the newest notice of the herald that its greeting covers
 	wanted      map[sfu.TrackID]bool // explicit subscription choices
 	muted       map[sfu.TrackID]bool // tracks whose media is about to come
@@ -112,6 +114,7 @@ type Participant struct {
 	heardAt     time.Time
 	active      bool
 	moving      bool            // taken over from another node, its media is not here yet
+	answered    bool            // … but the client has our answer
 	profile     rtc.Profile     // of SRTP, at the node before that prepared this one
 	released    bool            // taken over by another node
 	source      reliable.Source // of the reliable data that the client sends
@@ -200,7 +203,7 @@ func (r *Room) newParticipant(stop context.CancelCauseFunc, c conn, join signal.
 		judge: newJudge(), requests: rate.NewLimiter(requestRate, requestBurst), tokenEnds: join.Token.Expires,
 	}
 	p.token.Store(join.Token)
-	p.attached = newLine(c)
+	p.attached = newLine(c, r.deps.Now)
 	p.line.Store(p.attached)
 	session, err := r.deps.Engine.NewSession(events{p}, rtc.SessionConfig{Owner: r.owner(att.Sid),
 		MaxTracks: maxTracks, PionClient: join.SDK == "go", Single: join.Single, NoPause: join.NoPause, NoData: isDirect(c)})

@@ -60,6 +60,7 @@ type remoteParticipant struct {
 	quality Quality        // as its node stated it last
 	allow   *Permissions   // who may receive its tracks
 	moves   uint32         // see ParticipantRecord
+	origin  origin         // of one that another node has taken over
 }
 
 // forgone reports whether a doubt has lasted too long.

@@ -63,7 +63,7 @@ var errLost = errors.New("connection lost")
 // of another connection of that identity, or it came from another country and
 // has to be placed anew.
 func (r *Room) Resume(ctx context.Context, c conn, join signal.Join, country residency.Country) error {
-	l := newLine(c)
+	l := newLine(c, r.deps.Now)
 	var p *Participant
 	err := r.call(ctx, func() (err error) {
 		p, err = r.doResume(l, join, country)

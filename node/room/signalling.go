@@ -67,6 +67,10 @@ func (p *Participant) doRequest(req *livekit.SignalRequest) error {
 // doOffer answers the publisher's offer. A broken one ends this participant
 // only; LiveKit clients then connect anew.
 func (p *Participant) doOffer(offer *livekit.SessionDescription) error {
+	if p.answersLate() {
+		p.log.Info("the client would be answered too late, and resumes once more")
+		return p.doLost()
+	}
 	answer, err := p.session.Publish(offer.GetSdp(), offer.GetId())
 	if err != nil {
 		return fmt.Errorf("%w: %w", errOffer, err)
@@ -74,6 +78,7 @@ func (p *Participant) doOffer(offer *livekit.SessionDescription) error {
 	p.send(&livekit.SignalResponse{Message: &livekit.SignalResponse_Answer{
 		Answer: &livekit.SessionDescription{Type: "answer", Sdp: answer.SDP, Id: offer.GetId(), MidToTrackId: answer.Tracks}}})
 	if p.moving {
+		p.answered = true
 		p.room.post(func() { p.room.doArrived(p) })
 	}
 	return nil

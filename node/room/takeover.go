@@ -53,6 +53,7 @@ const (
 // carries what the client sends here. Owned by Room.run.
 type ghost struct {
 	p        *Participant
+	to       residency.NodeName // who serves it
 	until    time.Time
 	answered time.Time // by the new node
 }
@@ -136,13 +137,15 @@ func (r *Room) doTakeOver(p *Participant) error {
 	if last := max(was.order.Last(), r.takePrepared(p)); last > 0 {
 		p.source = reliable.NewSource(last)
 		p.lastReliable.Store(last)
+		p.spoken = last
 	}
+	p.origin.node, p.origin.left = m.name, r.deps.Now()
 	r.locals[p.identity] = p
 	for _, m := range r.reunion(p) {
 		p.send(m)
 	}
 	r.knows(p)
-	r.data.log.Join(p.identity)
+	r.data.log.Come(p.identity)
 	r.data.log.Hold(p.identity)
 	r.served = true
 	r.home.emptySince = time.Time{}
@@ -233,7 +236,9 @@ func (p *Participant) doSettle(s *livekit.SyncState) error {
 			from.Channels = append(from.Channels, rtc.Resumed{Label: ch.GetLabel(), ID: uint16(ch.GetId())})
 		}
 	}
-	from.Profile = p.profile
+	if p.turns(s.GetOffer().GetSdp()) {
+		from.Profile = p.profile
+	}
 	if err := p.session.Adopt(from); err != nil {
 		p.log.Warn("the client's account of its session cannot be used: it gets its tracks as if they were new", "error", err)
 	}
@@ -314,7 +319,7 @@ func (r *Room) moved(to *remote, info *livekit.ParticipantInfo, rec *Participant
 			return nil, true
 		}
 		r.release(p, to.name)
-		return nil, false
+		return &remoteParticipant{order: reliable.NewOrder(p.spoken)}, false
 	}
 	from, was := r.elsewhere(info.Sid)
 	if was == nil || rec.Moves == 0 {
@@ -323,6 +328,7 @@ func (r *Room) moved(to *remote, info *livekit.ParticipantInfo, rec *Participant
 	if !outmoves(rec.Moves, to.name, was.moves, from.name) {
 		return nil, true
 	}
+	was.origin = origin{node: from.name, left: r.deps.Now()}
 	delete(from.participants, info.Sid)
 	delete(from.speaking, info.Sid)
 	for _, t := range r.tracks {
@@ -345,7 +351,7 @@ func (r *Room) release(p *Participant, to residency.NodeName) {
 	r.data.log.Leave(p.identity)
 	r.data.feed.ForgetPublisher(p.sid)
 	r.board.Remove(p.sid)
-	r.ghosts = append(r.ghosts, ghost{p: p, until: r.deps.Now().Add(ghostLife)})
+	r.ghosts = append(r.ghosts, ghost{p: p, to: to, until: r.deps.Now().Add(ghostLife)})
 	for _, t := range r.tracks {
 		if t.node == r.deps.Self.Name && t.ownerSID == p.sid {
 			r.redirect(t, to)

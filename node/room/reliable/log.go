@@ -48,6 +48,7 @@ type entry struct {
 // receiver is a client here.
 type receiver struct {
 	joined uint64 // the place from which on messages are for it
+	came   bool   // from another node: those before are, too, of publishers whom it has heard
 	held   bool
 	since  uint64 // while held: the place of the first message that was not handed out
 }
@@ -60,6 +61,11 @@ func NewLog(limits Limits) *Log {
 // Join says that a client with this identity is there: what comes from now on
 // is for it. One that was known begins anew.
 func (l *Log) Join(identity string) { l.receivers[identity] = &receiver{joined: l.next} }
+
+// Come says that a client with this identity goes on here, whom another node has served.
+// What came here before and has not reached it there any more is for it, too; it says
+// itself what it has had.
+func (l *Log) Come(identity string) { l.receivers[identity] = &receiver{joined: l.next, came: true} }
 
 // Leave forgets a client.
 func (l *Log) Leave(identity string) { delete(l.receivers, identity) }
@@ -137,7 +143,8 @@ func (r *receiver) missed(e *entry, have map[string]uint32) bool {
 	if e.Seq == 0 || have == nil {
 		return r.held && e.place >= r.since
 	}
-	return e.place >= r.joined && e.Seq > have[e.Publisher]
+	last, heard := have[e.Publisher]
+	return (e.place >= r.joined || r.came && heard) && e.Seq > last
 }
 
 // lost reports whether a client has missed messages of a publisher that are not kept

@@ -34,6 +34,9 @@ type Order struct {
 	asked   time.Time
 }
 
+// NewOrder continues after a number; 0 for a publisher of whom nothing came.
+func NewOrder(last uint32) Order { return Order{last: last, head: last} }
+
 // waiter is a message that waits for those before it.
 type waiter struct {
 	Message

@@ -194,6 +194,29 @@ func TestLog(t *testing.T) {
 }
 
 // TestLogForgets keeps no more than the limits, and tells what is missing.
+// TestLogOfWhoComes has somebody come from another node, which has not handed out all that
+// came here before: they get that, of those whom they have heard, and nothing from before.
+func TestLogOfWhoComes(t *testing.T) {
+	l := NewLog(DefaultLimits)
+	for _, m := range []Message{msg("P", 1), msg("P", 2), msg("P", 3, "bob"), msg("Q", 1), msg("P", 4)} {
+		l.Add(m, start)
+	}
+	l.Come("anna")
+	l.Hold("anna")
+	for _, m := range []Message{msg("P", 5), msg("Q", 2)} {
+		l.Add(m, start)
+	}
+	again, lost := l.Resume("anna", map[string]uint32{"P": 1}, start)
+	if got := text(again); got != "P2 P4 P5 Q2" || len(lost) > 0 {
+		t.Errorf("gets %q, lost %v", got, lost)
+	}
+	l.Come("anna")
+	l.Hold("anna")
+	if again, _ := l.Resume("anna", nil, start); len(again) > 0 {
+		t.Errorf("who keeps no account gets %q", text(again))
+	}
+}
+
 func TestLogForgets(t *testing.T) {
 	limits := Limits{Age: 10 * time.Second, Publisher: 4 * (overhead + 2), Total: 7 * (overhead + 2)}
 	l := NewLog(limits)
