@@ -20,11 +20,11 @@ var (
 )
 
 // moveGoals are what may be missed, in ms, on a machine that has nothing else to do: half a
-// second of sound by who listens to somebody who is moved from a node that is drained, and two
-// seconds by both when a node fails.
+// second of sound by who is moved from a node that is drained and by who listens to them, and
+// two seconds by both when a node fails.
 var moveGoals = map[string]float64{
-	"drained_others_sound": 500,
-	"killed_others_sound":  2000, "killed_mover_sound": 2000,
+	"drained_others_sound": 500, "drained_mover_sound": 500,
+	"killed_others_sound": 2000, "killed_mover_sound": 2000,
 	"frozen_others_sound": 2000, "frozen_mover_sound": 2000,
 }
 
