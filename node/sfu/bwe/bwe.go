@@ -43,7 +43,8 @@ type Config struct {
 	// Bold is for links between nodes. What arrived, while no queue stood, is proven at
 	// once: of so many sources what is sent fills the path as padding would. And loss of
 	// up to a tenth, which the next hop has made good before anybody sees it, holds the
-	// estimate and does not lower it: to find out whose fault it is would cost layers.
+	// estimate and does not lower it: to find out whose fault it is would cost layers. And
+	// what a path holds up and lets go together is not taken for a queue.
 	Bold bool
 }
 
@@ -152,7 +153,7 @@ func New(cfg Config) *Estimator {
 	e := &Estimator{cfg: cfg.withDefaults()}
 	e.estimate, e.proven, e.reason = e.cfg.Start, e.cfg.Start, Started
 	e.trend.reset()
-	e.loss.repaired = e.cfg.Bold
+	e.loss.repaired, e.path.holds = e.cfg.Bold, e.cfg.Bold
 	e.loss.reset()
 	e.probe.reset()
 	return e
@@ -206,8 +207,9 @@ func (e *Estimator) learn(at time.Duration) {
 	}
 	e.transcc = true
 	e.listen(at)
+	rate := e.acked.now()
 	for i := range e.recent {
-		e.take(&e.recent[i])
+		e.take(&e.recent[i], rate)
 	}
 	e.loss.settle(at)
 	e.path.judge(at, e.sending.long(), e.acked.long(), e.loss.doubts.late > 0)
@@ -224,14 +226,14 @@ func (e *Estimator) listen(at time.Duration) {
 }
 
 // take passes one reported packet through the estimators, in order of sending.
-func (e *Estimator) take(p *arrival) {
+func (e *Estimator) take(p *arrival, rate float64) {
 	e.loss.count(p)
 	e.probe.reported(p)
 	if p.lost {
 		return
 	}
 	e.acked.add(p.arrived, int(p.size))
-	e.path.observe(p.arrived - p.sent)
+	e.path.observe(p.sent, p.arrived, p.size, rate)
 	if e.trend.packet(p.sent, p.arrived) {
 		e.path.reset()
 	}

@@ -42,6 +42,8 @@ type delays struct {
 	bar            time.Duration // standing, at the rate of the moment
 	many           int           // how many packets tell
 	width          time.Duration // how far delays are apart without a queue, 0: not at all
+	holdup         holdup
+	holds          bool // it is looked for
 
 	queued  bool          // a queue stands
 	got     float64       // bit/s, the most that arrived since
@@ -54,12 +56,15 @@ type delays struct {
 }
 
 // reset forgets delays: another path, or another clock.
-func (d *delays) reset() { *d = delays{} }
+func (d *delays) reset() { *d = delays{holds: d.holds} }
 
-func (d *delays) observe(oneWay time.Duration) {
+// observe takes the next packet. rate is what arrives, in bit/s.
+func (d *delays) observe(sent, arrived time.Duration, bytes uint16, rate float64) {
+	oneWay := arrived - sent
 	if d.n == 0 {
 		d.low, d.lowBefore, d.last = oneWay, oneWay, oneWay
 	}
+	d.holdup.observe(oneWay, arrived, oneWay-min(d.low, d.lowBefore) > standing, bytes, rate)
 	d.low = min(d.low, oneWay)
 	d.last += (oneWay - d.last) / 8
 	d.jitter += ((oneWay - d.last).Abs() - d.jitter) / 32
@@ -73,6 +78,7 @@ func (d *delays) judge(at time.Duration, sent, acked float64, overtakes bool) {
 	if d.n > 0 && at-d.rolled > lowWindow {
 		d.rolled, d.lowBefore, d.low = at, d.low, d.last
 	}
+	d.holdup.judge(at, d.last)
 	slow := time.Duration(packetBits / max(acked, 1) * float64(time.Second))
 	d.bar = min(max(slow, standing), mostStanding)
 	d.many, d.width = manyPackets, 0
@@ -123,8 +129,11 @@ func (d *delays) least(n int) (time.Duration, bool) {
 	return least - min(d.low, d.lowBefore), true
 }
 
-// congested reports whether a queue stands.
+// congested reports whether a queue stands that we fill.
 func (d *delays) congested() bool {
+	if d.holds && d.holdup.explains() {
+		return false
+	}
 	many, ok := d.least(d.many)
 	if ok && many > d.bar {
 		return true

@@ -32,6 +32,7 @@ type path struct {
 	rate    func(t time.Duration) float64 // bit/s
 	delay   time.Duration                 // one way
 	jitter  time.Duration                 // uniform, on top
+	ordered bool                          // jitter keeps packets in order
 	reorder float64                       // share of packets that come 15 ms later
 	loss    float64                       // random, after the queue
 	queue   time.Duration                 // drop-tail, at the rate of the moment
@@ -138,6 +139,7 @@ type sim struct {
 	queued int
 	free   time.Duration
 	flying []simPacket
+	newest time.Duration // when the last one that kept its order comes
 	events []event
 	tcp    []*tcpFlow
 
@@ -282,6 +284,10 @@ func (s *sim) serve() {
 		s.queued -= p.size
 		s.free = start + time.Duration(float64(p.size*8)/rate*1e9)
 		p.out = s.free + s.p.delay + time.Duration(s.rng.Float64()*float64(s.p.jitter))
+		if s.p.ordered { // as behind a queue
+			p.out = max(p.out, s.newest)
+			s.newest = p.out
+		}
 		if s.rng.Float64() < s.p.reorder {
 			p.out += 15 * time.Millisecond
 		}
