@@ -159,6 +159,7 @@ func (n *Node) runDrain(ctx context.Context, ended chan struct{}) {
 	defer tick.Stop()
 	wait := time.NewTimer(drainAfter)
 	defer wait.Stop()
+	n.due(slices.Collect(maps.Keys(n.served(ctx)))) // nobody yet; but who is asked counts them
 	select {
 	case <-wait.C:
 	case <-ctx.Done():

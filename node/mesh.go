@@ -107,10 +107,13 @@ func (n *Node) link(name residency.NodeName) *relay.Link {
 func (n *Node) roomLink(name residency.NodeName) room.Link { return room.LinkOf(n.link(name)) }
 
 // candidates are the nodes that might serve, as this node sees them now.
-func (n *Node) candidates() []router.Candidate {
+func (n *Node) candidates() []router.Candidate { return n.candidatesUp(false) }
+
+// candidatesUp counts nodes that drain as up, or not.
+func (n *Node) candidatesUp(drains bool) []router.Candidate {
 	list := []router.Candidate{{
 		Node: n.self(), At: n.cfg.At, Load: n.load(), Attendees: int(n.attendees.Load()),
-		Capacity: n.cfg.Capacity, URL: n.cfg.PublicURL, Epoch: n.gate().Epoch(), Local: true, Up: !n.draining.Load(),
+		Capacity: n.cfg.Capacity, URL: n.cfg.PublicURL, Epoch: n.gate().Epoch(), Local: true, Up: drains || !n.draining.Load(),
 	}}
 	if n.mesh == nil {
 		return list
@@ -118,7 +121,7 @@ func (n *Node) candidates() []router.Candidate {
 	for _, c := range n.mesh.Snapshot().Candidates() {
 		if !c.Local {
 			c.Epoch = n.peerEpoch(c.Node.Name, c.Epoch)
-			c.Up = c.Up && c.Load < drainingLoad
+			c.Up = c.Up && (drains || c.Load < drainingLoad)
 			list = append(list, c)
 		}
 	}
@@ -128,17 +131,24 @@ func (n *Node) candidates() []router.Candidate {
 // homes are the candidates with nothing but what every node knows of them
 // alike: two nodes that weigh them differently would each think itself home.
 // Capacity is known of this node alone.
-func (n *Node) homes() []router.Candidate {
-	list := n.candidates()
+func (n *Node) homes() []router.Candidate { return n.homesUp(false) }
+
+func (n *Node) homesUp(drains bool) []router.Candidate {
+	list := n.candidatesUp(drains)
 	for i := range list {
 		list[i].Capacity = 0
 	}
 	return list
 }
 
-// home names the node that writes a room's record now, "" if none may.
+// home names the node that writes a room's record now, "" if none may. What no other may
+// keep stays with a node that drains: who can go nowhere else meets on until it stops.
 func (n *Node) home(rec room.Record) residency.NodeName {
-	return router.Home(n.gate(), routed(rec), n.homes(), n.now()).Node()
+	home := router.Home(n.gate(), routed(rec), n.homes(), n.now()).Node()
+	if home == "" {
+		home = router.Home(n.gate(), routed(rec), n.homesUp(true), n.now()).Node()
+	}
+	return home
 }
 
 // routed is what placement is told of a room.

@@ -1,8 +1,11 @@
 package e2e
 
 import (
+	"bufio"
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -32,8 +35,20 @@ func TestDrainWithPages(t *testing.T) {
 	for _, p := range tabs {
 		p.must(counts, nil)
 	}
-	out, err := exec.Command(product, "drain", "--config", m.node("waw").Config, "--deadline", "2m").CombinedOutput()
-	if err != nil || !strings.Contains(string(out), "the node is empty: 2 went") {
+	drain := func(args ...string) *exec.Cmd {
+		return exec.Command(product, append([]string{"drain", "--config", m.node("waw").Config}, args...)...)
+	}
+	// In its first second a drain sends nobody away.
+	out, err := drain("--deadline", "500ms").CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "the deadline has passed: 2 left in 1 rooms, 0 gone") || !strings.Contains(string(out), "the node takes nobody") {
+		t.Errorf("drain in half a second: %v\n%s", err, out)
+	}
+	if out, err := drain("--cancel").CombinedOutput(); err != nil || !strings.Contains(string(out), "the node takes attendees again") {
+		t.Fatalf("cancel: %v\n%s", err, out)
+	}
+	interrupt(t, drain("--deadline", "2m"))
+	out, err = drain("--deadline", "2m").CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "2 left in 1 rooms, 0 gone") || !strings.Contains(string(out), "the node is empty: 2 went") {
 		t.Fatalf("drain: %v\n%s", err, out)
 	}
 	for _, p := range tabs {
@@ -62,8 +77,31 @@ func TestDrainWithPages(t *testing.T) {
 			t.Errorf("%s saw %d leave", p.name, left)
 		}
 	}
-	if out, err := exec.Command(product, "drain", "--config", m.node("waw").Config, "--cancel").CombinedOutput(); err != nil {
+	if out, err := drain("--cancel").CombinedOutput(); err != nil {
 		t.Errorf("cancel: %v\n%s", err, out)
+	}
+}
+
+// interrupt has an operator press Ctrl-C when a drain says how far it is: it is cancelled.
+func interrupt(t *testing.T, drain *exec.Cmd) {
+	t.Helper()
+	says, err := drain.StdoutPipe()
+	var fails bytes.Buffer
+	drain.Stderr = &fails
+	if err == nil {
+		err = drain.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := bufio.NewReader(says).ReadString('\n'); err != nil {
+		t.Error(err)
+	}
+	if err := drain.Process.Signal(os.Interrupt); err != nil {
+		t.Error(err)
+	}
+	if err := drain.Wait(); err == nil || !strings.Contains(fails.String(), "interrupted: the drain is cancelled") {
+		t.Errorf("interrupted: %v\n%s", err, fails.String())
 	}
 }
 

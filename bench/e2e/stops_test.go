@@ -38,16 +38,17 @@ type ends struct {
 }
 
 // TestMediaStops measures how long media goes on that is no longer allowed: after a
-// policy was tightened, a certificate revoked, and the last attendee of an edge outside
-// has left (G3, R3). The order is given to one node; the last packet is that which the
-// captures see come to or leave any node that may have none, over a link or to an
-// attendee.
+// policy was tightened, a certificate revoked, the last attendee of an edge outside
+// has left (G3, R3), and a speaker was removed (G21). The order is given to one node; the
+// last packet is that which the captures see come to or leave any node that may have none,
+// over a link or to an attendee.
 func TestMediaStops(t *testing.T) {
 	f := startField(t)
 	kinds := []struct {
 		name string
 		play func(*stopping) []string
-	}{{"policy_tightened", (*stopping).tightens}, {"certificate_revoked", (*stopping).revokes}, {"edge_outside_left", (*stopping).leaves}}
+	}{{"policy_tightened", (*stopping).tightens}, {"certificate_revoked", (*stopping).revokes}, {"edge_outside_left", (*stopping).leaves},
+		{"participant_removed", (*stopping).removes}}
 	found := map[string]*ends{}
 	for _, k := range kinds {
 		e := &ends{}
@@ -90,7 +91,8 @@ type stopping struct {
 	people  []*client.Client
 	viewers map[string][]*client.Client // by node
 	before  missed
-	began   time.Time // when the order was given
+	began   time.Time            // when the order was given, the last if there are several
+	orders  map[string]time.Time // when it was given for a room, by canary; else began
 	stall   chan struct{}
 	stalled chan time.Duration
 }
@@ -98,7 +100,7 @@ type stopping struct {
 var wide = zone{countries: []residency.Country{"DE", "PL", "CH", "US"}}
 
 func newStopping(f *field, name string) *stopping {
-	s := &stopping{f: f, name: name, viewers: map[string][]*client.Client{}, before: f.tap.missed(), stall: make(chan struct{}), stalled: make(chan time.Duration, 1)}
+	s := &stopping{f: f, name: name, viewers: map[string][]*client.Client{}, orders: map[string]time.Time{}, before: f.tap.missed(), stall: make(chan struct{}), stalled: make(chan time.Duration, 1)}
 	for range stoppingRooms {
 		s.rooms = append(s.rooms, newCanary())
 	}
@@ -199,6 +201,18 @@ func (s *stopping) leaves() []string {
 	return []string{"nyc"}
 }
 
+// removes removes the speaker of each room, by a node that is neither theirs nor the
+// room's home.
+func (s *stopping) removes() []string {
+	s.meet(wide, "waw", "zrh", "nyc")
+	for i, canary := range s.rooms {
+		s.began = time.Now()
+		s.orders[canary] = s.began
+		s.f.twirp("nyc", "RemoveParticipant", map[string]any{"room": fmt.Sprintf("%s-%d", s.name, i), "identity": "speaker"}, nil)
+	}
+	return []string{"fra", "waw", "zrh", "nyc"}
+}
+
 // measure looks for the last packet of each room at the nodes where media had to stop,
 // when nothing has come there for longer than the second that it may take.
 func (s *stopping) measure(e *ends, nodes []string) {
@@ -214,7 +228,10 @@ func (s *stopping) measure(e *ends, nodes []string) {
 	}
 	e.Stall = max(e.Stall, float64(stall.Microseconds())/1000)
 	for _, canary := range s.rooms {
-		passed := s.f.tap.take(canary)
+		passed, began := s.f.tap.take(canary), s.began
+		if at, ok := s.orders[canary]; ok {
+			began = at
+		}
 		for _, n := range nodes {
 			last, count := time.Time{}, 0
 			for _, p := range passed[n] {
@@ -225,7 +242,7 @@ func (s *stopping) measure(e *ends, nodes []string) {
 			if count < 10 {
 				s.f.t.Errorf("%s: %d packets passed %s, where media was to stop", s.name, count, n)
 			}
-			e.all = append(e.all, max(last.Sub(s.began), 0))
+			e.all = append(e.all, max(last.Sub(began), 0))
 		}
 	}
 }
