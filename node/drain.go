@@ -122,19 +122,22 @@ func (n *Node) cancelDrain() {
 	cancel, ended := d.cancel, d.ended
 	d.state, d.cancel = nil, nil
 	d.mu.Unlock()
-	if cancel == nil {
-		return
+	if ended == nil {
+		return // none has begun
 	}
-	cancel()
+	if cancel != nil { // else another call has, and this one waits with it
+		cancel()
+	}
 	<-ended
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.state != nil {
 		return // another has begun meanwhile
 	}
-	n.draining.Store(false)
-	n.mesh.Announce()
-	n.log.Info("draining is cancelled: the node takes attendees again")
+	if n.draining.Swap(false) {
+		n.mesh.Announce()
+		n.log.Info("draining is cancelled: the node takes attendees again")
+	}
 }
 
 func (n *Node) drainState() DrainState {

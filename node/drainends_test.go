@@ -61,6 +61,9 @@ func TestDrainBegunAndCancelledAtOnce(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t, testBundle(1), "fra DE origin", "waw PL")
 	waw := m.node("waw")
+	if s, status := drainBy(t, waw, http.MethodDelete, ""); status != http.StatusOK || s.Draining {
+		t.Errorf("cancelled before any began: %d %+v", status, s)
+	}
 	takes := func() bool {
 		for _, c := range m.node("fra").candidates() {
 			if c.Node.Name == "waw" {
@@ -79,6 +82,18 @@ func TestDrainBegunAndCancelledAtOnce(t *testing.T) {
 		if s, _ := drainBy(t, waw, http.MethodGet, ""); s.Draining != waw.draining.Load() {
 			t.Fatalf("it drains: %t, and takes nobody: %t", s.Draining, waw.draining.Load())
 		}
+	}
+	for range 20 {
+		drainBy(t, waw, http.MethodPost, "?deadline=1m")
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				if drainBy(t, waw, http.MethodDelete, ""); waw.draining.Load() {
+					t.Error("it is said to be cancelled, and the node takes nobody")
+				}
+			})
+		}
+		wg.Wait()
 	}
 	drainBy(t, waw, http.MethodPost, "?deadline=1m")
 	eventually(t, "fra hears that waw drains", func() bool { return !takes() })
