@@ -297,6 +297,7 @@ type guest struct {
 	silent             bool   // it publishes no video
 	way                ways.Kind
 	brief              bool   // who lets it in closes it
+	stubborn           bool   // it goes on when it is sent away
 	key                string // of the API; "": the platform's own
 }
 
@@ -316,7 +317,7 @@ func (f *field) enter(node string, g guest) (*client.Client, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience*10*time.Second)
 	defer cancel()
 	c, err := client.Join(ctx, client.Config{URL: f.node(node).WS, Token: token, TLS: &tls.Config{InsecureSkipVerify: true, KeyLogWriter: f.keys}, Sample: 1024, Subscribe: true,
-		Video: g.canary != "" && !g.silent, Audio: g.canary != "", Canary: g.canary, Way: g.way, From: f.host, KeyLog: f.keys})
+		Video: g.canary != "" && !g.silent, Audio: g.canary != "", Canary: g.canary, Stubborn: g.stubborn, Way: g.way, From: f.host, KeyLog: f.keys})
 	if err != nil {
 		if resp, why := f.client().Get(f.origin(node) + "/rtc/validate?access_token=" + token); why == nil {
 			defer resp.Body.Close()

@@ -85,16 +85,18 @@ const stoppingRooms = 6
 // stopping is a round: rooms, each with somebody who speaks in Frankfurt and viewers
 // elsewhere.
 type stopping struct {
-	f       *field
-	name    string
-	rooms   []string // canaries
-	people  []*client.Client
-	viewers map[string][]*client.Client // by node
-	before  missed
-	began   time.Time            // when the order was given, the last if there are several
-	orders  map[string]time.Time // when it was given for a room, by canary; else began
-	stall   chan struct{}
-	stalled chan time.Duration
+	f        *field
+	name     string
+	rooms    []string // canaries
+	people   []*client.Client
+	speakers []*client.Client
+	viewers  map[string][]*client.Client // by node
+	before   missed
+	began    time.Time            // when the order was given, the last if there are several
+	orders   map[string]time.Time // when it was given for a room, by canary; else began
+	answers  []string             // canaries of who speaks to the speakers, by room; they may not hear them any more
+	stall    chan struct{}
+	stalled  chan time.Duration
 }
 
 var wide = zone{countries: []residency.Country{"DE", "PL", "CH", "US"}}
@@ -113,8 +115,9 @@ func (s *stopping) meet(z zone, nodes ...string) {
 	s.order()
 	for i, canary := range s.rooms {
 		g := guest{room: fmt.Sprintf("%s-%d", s.name, i), policy: "stopping", name: "speaker", canary: canary, silent: true, brief: true}
-		s.enter("fra", g)
-		g.canary = ""
+		g.stubborn = true
+		s.speakers = append(s.speakers, s.enter("fra", g))
+		g.canary, g.stubborn = "", false
 		for _, n := range nodes {
 			g.name = "viewer at " + n
 			s.viewers[n] = append(s.viewers[n], s.enter(n, g))
@@ -201,13 +204,20 @@ func (s *stopping) leaves() []string {
 	return []string{"nyc"}
 }
 
-// removes removes the speaker of each room, by a node that is neither theirs nor the
-// room's home.
+// removes removes the speaker of each room, by a node that is not theirs. They go on
+// sending, and somebody at a third node speaks to them.
 func (s *stopping) removes() []string {
 	s.meet(wide, "waw", "zrh", "nyc")
+	for i := range s.rooms {
+		s.answers = append(s.answers, newCanary())
+		s.enter("waw", guest{room: fmt.Sprintf("%s-%d", s.name, i), policy: "stopping", name: "answering", canary: s.answers[i], silent: true, brief: true})
+	}
+	for _, c := range s.speakers {
+		s.f.receives(c, "a speaker")
+	}
 	for i, canary := range s.rooms {
 		s.began = time.Now()
-		s.orders[canary] = s.began
+		s.orders[canary], s.orders[s.answers[i]] = s.began, s.began
 		s.f.twirp("nyc", "RemoveParticipant", map[string]any{"room": fmt.Sprintf("%s-%d", s.name, i), "identity": "speaker"}, nil)
 	}
 	return []string{"fra", "waw", "zrh", "nyc"}
@@ -228,23 +238,32 @@ func (s *stopping) measure(e *ends, nodes []string) {
 	}
 	e.Stall = max(e.Stall, float64(stall.Microseconds())/1000)
 	for _, canary := range s.rooms {
-		passed, began := s.f.tap.take(canary), s.began
-		if at, ok := s.orders[canary]; ok {
-			began = at
-		}
+		passed := s.f.tap.take(canary)
 		for _, n := range nodes {
-			last, count := time.Time{}, 0
-			for _, p := range passed[n] {
-				if p.by == byRelay || p.by == byMedia && p.out {
-					last, count = p.at, count+1
-				}
-			}
-			if count < 10 {
-				s.f.t.Errorf("%s: %d packets passed %s, where media was to stop", s.name, count, n)
-			}
-			e.all = append(e.all, max(last.Sub(began), 0))
+			s.last(e, canary, n, passed[n], func(p passage) bool { return p.by == byRelay || p.by == byMedia && p.out })
 		}
 	}
+	for _, canary := range s.answers {
+		s.last(e, canary, "fra", s.f.tap.take(canary)["fra"], func(p passage) bool { return p.by == byMedia && p.out })
+	}
+}
+
+// last adds when the last of the packets that counts passed a node.
+func (s *stopping) last(e *ends, canary, node string, passed []passage, counts func(passage) bool) {
+	s.f.t.Helper()
+	began, last, count := s.began, time.Time{}, 0
+	if at, ok := s.orders[canary]; ok {
+		began = at
+	}
+	for _, p := range passed {
+		if counts(p) {
+			last, count = p.at, count+1
+		}
+	}
+	if count < 10 {
+		s.f.t.Errorf("%s: %d packets passed %s, where media was to stop", s.name, count, node)
+	}
+	e.all = append(e.all, max(last.Sub(began), 0))
 }
 
 // end lets everybody go, and every node back in.

@@ -103,7 +103,10 @@ func stopTable(b *strings.Builder, dir string) error {
 	for _, k := range []struct{ name, what string }{{"policy_tightened", "a tightened policy, given to one node"},
 		{"certificate_revoked", "a revoked certificate, given to one node"}, {"edge_outside_left", "the last attendee of an edge outside leaves"},
 		{"participant_removed", "a speaker is removed, at a third node"}} {
-		e := r.Outcome[k.name]
+		e, ok := r.Outcome[k.name]
+		if !ok {
+			continue // an older record
+		}
 		fmt.Fprintf(b, "| %s | **%.0f / %.0f / %.0f** | 1000 (p99) | %d |\n", k.what, e.P50, e.P99, e.Max, e.Samples)
 	}
 	b.WriteString("\n")

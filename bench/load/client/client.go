@@ -63,6 +63,9 @@ type Config struct {
 	// Canary is what the payload of each packet bears, 32 bytes at most: words to
 	// look for where they must not be.
 	Canary string
+	// Stubborn clients go on when they are sent away, and when their signalling ends: what
+	// they send then has to be refused.
+	Stubborn bool
 	// NoFeedback leaves out transport-wide feedback for congestion control, which
 	// real clients give.
 	NoFeedback bool
@@ -284,7 +287,9 @@ func (c *Client) read() {
 			err = c.handle(m)
 		}
 		if err != nil {
-			c.cancel(err)
+			if !c.cfg.Stubborn {
+				c.cancel(err)
+			}
 			return
 		}
 	}
