@@ -15,8 +15,8 @@ const (
 	rise, slowRise       = 15 * time.Millisecond, 25 * time.Millisecond
 )
 
-// holdup knows whether what waits is held up by the path. It needs packets that keep
-// their order; where they overtake each other they come one by one.
+// holdup knows whether what waits is held up by the path. What comes before something that
+// was sent earlier has not waited behind it, and counts as let go.
 type holdup struct {
 	arrived      time.Duration                  // the newest packet
 	fast         float64                        // share of what waits that arrives much faster than is sent,
