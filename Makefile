@@ -166,7 +166,7 @@ bench-moves: web ## what pages miss when their node is killed, stopped or draine
 residency-real: web ## N random residency cases (100) on real nodes in namespaces, everything captured (root; RECORD=1 writes bench/results)
 	$(say) "random policies, moves and failures on real nodes: N=$(or $(N),100) cases (20 minutes for 1000)"
 	@go test -count=1 -timeout 0 -v -run '^TestResidencyReal$$' ./bench/e2e -real.cases $(or $(N),100) $(if $(RECORD),-real.record) $(REALFLAGS)
-	@$(if $(RECORD),go run ./bench/residency -table,true)
+	@$(if $(RECORD),go run ./bench/residency -table)
 
 .PHONY: bench-failover
 bench-failover: web ## how soon a frozen node is suspect: N times (100), real nodes in namespaces (root; RECORD=1 writes bench/results)
@@ -210,7 +210,7 @@ bench-meeting-sync: web ## flashes and beeps that Chromium publishes, in the exp
 residency-stops: web ## how long media goes on that is no longer allowed: N ends (100) of each kind (root; RECORD=1 writes bench/results)
 	$(say) "policies tightened, certificates revoked, edges left, on real nodes (3 minutes; leave the machine alone)"
 	@go test -count=1 -timeout 30m -v -run '^TestMediaStops$$' ./bench/e2e -stops.samples $(or $(N),100) $(if $(RECORD),-stops.record)
-	@$(if $(RECORD),go run ./bench/residency -table,true)
+	@$(if $(RECORD),go run ./bench/residency -table)
 
 .PHONY: bench-relay
 bench-relay: toolchain ## one hop between two nodes: latency, CPU against the floor, loss, a bottleneck, many tracks (root; writes bench/results)
