@@ -85,6 +85,7 @@ var imports = []rule{
 	{"internal/lint", nil, "rules are used by nobody"},
 	{"internal/leaks", nil, "what is left is asked at the end of any tests"},
 	{"internal/steady", nil, "a measurement is taken again, whatever is measured"},
+	{"internal/samples", nil, "what was sent is kept, whoever sent it"},
 	{"internal/pgtest", []string{"internal/freeport"}, "a database for a test knows nothing of who uses it"},
 	{"internal/freeport", nil, "a port is free for whoever asks"},
 	{"internal/faults", nil, "faults are laid over the sources, and used by nobody"},
