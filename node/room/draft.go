@@ -2,6 +2,8 @@ package room
 
 import (
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/domicile/domicile/node/sfu"
@@ -31,7 +33,7 @@ type draft struct {
 	in     cascade.Input
 	peers  []peerOf      // of in.Nodes, the room's own node first
 	failed map[pair]bool // ways by which it did not come lately
-	trips  *trips        // the draft's while it is made
+	trips  *trips
 
 	// Of make, for doDrafted.
 	tree *cascade.Tree
@@ -105,7 +107,7 @@ func (r *Room) mayDraft(now time.Time) bool { return r.draft == nil && !now.Befo
 
 // begin has a draft made beside the room.
 func (r *Room) begin(d *draft) {
-	d.trips, r.trips = r.lately(d.now), nil
+	d.trips = r.lately(d.now)
 	r.draft, d.track.plan.draft = d, d
 	r.aside(func() {
 		begun := r.deps.Now()
@@ -128,7 +130,7 @@ func (r *Room) spawn(work, then func()) {
 // the policies in force, and begins what is due next.
 func (r *Room) doDrafted(d *draft) {
 	now := r.deps.Now()
-	r.draft, r.trips, r.rests = nil, d.trips, now.Add(restShare*d.took)
+	r.draft, r.rests = nil, now.Add(restShare*d.took)
 	if t := d.track; r.tracks[t.id] == t && t.plan.draft == d {
 		if t.plan.draft = nil; d.gate.Epoch() != r.deps.Gate().Epoch() {
 			t.plan.due = true
@@ -142,11 +144,10 @@ func (r *Room) doDrafted(d *draft) {
 // make makes the tree.
 func (d *draft) make() {
 	n := len(d.in.Nodes)
-	at, barred := make([]int, n), make([][]int, n)
+	barred := make([][]int, n)
 	number := make(map[residency.NodeName]int, n)
 	for i := range d.in.Nodes {
-		name := d.in.Nodes[i].Name
-		at[i], number[name] = d.trips.number(name), i
+		number[d.in.Nodes[i].Name] = i
 		if i > 0 {
 			d.look(i)
 		}
@@ -157,7 +158,8 @@ func (d *draft) make() {
 			barred[from] = append(barred[from], to)
 		}
 	}
-	d.in.RTT = func(a, b int) (time.Duration, bool) { return d.trips.between(d.room.deps.RoundTrip, at[a], at[b]) }
+	trips := d.trips.among(d.in.Nodes)
+	d.in.RTT = func(a, b int) (time.Duration, bool) { return trips.between(d.room.deps.RoundTrip, a, b) }
 	d.in.May = func(a, b int) bool {
 		if !d.peers[a].good || !d.peers[b].good {
 			return false
@@ -209,17 +211,19 @@ func (d *draft) allows(node residency.NodeName, outside bool) bool {
 }
 
 // trips remembers how far nodes are from each other, for planEvery: among 500 nodes
-// each tree asks a hundred thousand times. It has one owner, the room or its draft.
+// each tree asks a hundred thousand times. The room and its draft use it at once.
 type trips struct {
-	since time.Time
+	since time.Time // static
+
+	mu    sync.Mutex
 	at    map[residency.NodeName]int
-	names []residency.NodeName
-	// rtt has a row for each node, with those before it: what is asked once is asked
+	names []residency.NodeName // like rows, only appended to
+	// rows has one for each node, with those before it: what is asked once is asked
 	// for both ways.
-	rtt []time.Duration
+	rows [][]atomic.Int64
 }
 
-// What stands in rtt instead of a round trip.
+// What stands in rows instead of a round trip.
 const (
 	notAsked     = 0
 	notKnown     = -1
@@ -239,32 +243,47 @@ func newTrips(now time.Time) *trips {
 	return &trips{since: now, at: map[residency.NodeName]int{}}
 }
 
-// number is a node's row.
-func (t *trips) number(node residency.NodeName) int {
-	i, ok := t.at[node]
-	if !ok {
-		i = len(t.names)
-		t.at[node] = i
-		t.names = append(t.names, node)
-		t.rtt = append(t.rtt, make([]time.Duration, i)...)
+// among are the round trips between some nodes.
+func (t *trips) among(nodes []cascade.Node) among {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	w := among{at: make([]int, len(nodes))}
+	for i := range nodes {
+		at, ok := t.at[nodes[i].Name]
+		if !ok {
+			at = len(t.names)
+			t.at[nodes[i].Name] = at
+			t.names, t.rows = append(t.names, nodes[i].Name), append(t.rows, make([]atomic.Int64, at))
+		}
+		w.at[i] = at
 	}
-	return i
+	w.names, w.rows = t.names, t.rows
+	return w
 }
 
-// between is how far two nodes are from each other, as far as who is asked knows.
-func (t *trips) between(ask func(a, b residency.NodeName) (time.Duration, bool), a, b int) (time.Duration, bool) {
+// among is what trips knows of some nodes, and what is asked of them meanwhile.
+type among struct {
+	at    []int // rows of the nodes
+	names []residency.NodeName
+	rows  [][]atomic.Int64
+}
+
+// between is how far two of the nodes are from each other, as far as who is asked knows.
+// Who asks first decides.
+func (w among) between(ask func(a, b residency.NodeName) (time.Duration, bool), a, b int) (time.Duration, bool) {
 	if ask == nil || a == b {
 		return 0, false
 	}
-	a, b = max(a, b), min(a, b)
-	known := &t.rtt[a*(a-1)/2+b]
-	if *known == notAsked {
-		x, y := t.names[a], t.names[b]
-		if rtt, ok := ask(min(x, y), max(x, y)); !ok {
-			*known = notKnown
-		} else {
-			*known = max(rtt, shortestTrip)
+	a, b = max(w.at[a], w.at[b]), min(w.at[a], w.at[b])
+	known := &w.rows[a][b]
+	if known.Load() == notAsked {
+		x, y := w.names[a], w.names[b]
+		rtt, ok := ask(min(x, y), max(x, y))
+		if rtt = max(rtt, shortestTrip); !ok {
+			rtt = notKnown
 		}
+		known.CompareAndSwap(notAsked, int64(rtt))
 	}
-	return *known, *known != notKnown
+	rtt := known.Load()
+	return time.Duration(rtt), rtt != notKnown
 }

@@ -10,6 +10,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/livekit/protocol/livekit"
+
 	"github.com/domicile/domicile/node/sfu"
 	"github.com/domicile/domicile/residency"
 )
@@ -160,6 +162,52 @@ func TestDraftIsThePlan(t *testing.T) {
 	}
 }
 
+// TestTracksGoByTheSameRoundTrips has two tracks of one publisher planned at a time, one by
+// the room and one beside it, before or after: each round trip is asked for once, until
+// trees are looked at again.
+func TestTracksGoByTheSameRoundTrips(t *testing.T) {
+	for _, first := range []bool{false, true} {
+		t.Run(fmt.Sprint("the draft is ready first ", first), func(t *testing.T) {
+			h := newArena(t, 40)
+			h.planHere = 30
+			asked := map[pair]int{}
+			ask := h.deps.RoundTrip
+			h.deps.RoundTrip = func(a, b residency.NodeName) (time.Duration, bool) {
+				asked[pair{min(a, b), max(a, b)}]++
+				return ask(a, b)
+			}
+			h.all()
+			if len(h.drafts) != 1 {
+				t.Fatalf("%d drafts", len(h.drafts))
+			}
+			if first {
+				h.drafted()
+			}
+			info := &livekit.TrackInfo{Sid: "TR_two", Type: livekit.TrackType_VIDEO, Source: livekit.TrackSource_CAMERA, MimeType: vp8.MimeType}
+			h.doPublished(h.locals["gus"], info, TrackRecord{Codec: vp8}, newUp("TR_two", sfu.Video, info, TrackRecord{Codec: vp8}, false))
+			for _, name := range h.nodes[:20] {
+				h.says(name, KindSubscribe, Subscribe{Track: "TR_two", Layers: 1, Own: 1, Able: true})
+			}
+			h.doReconcile()
+			if p := &h.tracks["TR_two"].plan; p.tree == nil || len(p.tree.Edges) != 20 {
+				t.Fatalf("the small tree: %+v", p.tree)
+			}
+			h.drafted()
+			if p := &h.tracks["TR_gus"].plan; p.tree == nil || len(p.tree.Edges) != 40 {
+				t.Fatalf("the large tree: %+v", p.tree)
+			}
+			for p, n := range asked {
+				if n > 1 {
+					t.Fatalf("between %s and %s was asked %d times", p.from, p.to, n)
+				}
+			}
+			if len(asked) < 100 {
+				t.Fatalf("%d round trips were asked for", len(asked))
+			}
+		})
+	}
+}
+
 // TestDraftOfOldPolicies tightens the policies, or finds something else out about nodes,
 // while a draft is made, and when it is done but not everybody has been told: nobody is
 // sent to a node that may have it no more.
@@ -201,7 +249,7 @@ func TestDraftOfOldPolicies(t *testing.T) {
 				}
 				h.drafts, h.letters = nil, nil
 				if late { // it is taken, and nobody told
-					h.draft, h.trips = nil, d.trips
+					h.draft = nil
 					h.adopt(d)
 					tighten(h, bad)
 				} else {

@@ -166,7 +166,7 @@ type Room struct {
 	strangers   map[residency.NodeName]string // rules by which nodes outside the room were refused
 	tracks      map[sfu.TrackID]*track
 	selection   selection
-	trips       *trips    // the draft's while there is one
+	trips       *trips
 	draft       *draft    // of some track's plan, that is being made
 	rests       time.Time // until when none is begun
 	data        stream
