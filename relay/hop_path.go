@@ -34,7 +34,8 @@ func (s *sending) learn() {
 		if came {
 			t = time.Duration(at) * wire.FeedbackUnit * time.Microsecond
 			if n >= s.reported {
-				s.reported, s.heardAt, s.unheard = n+1, s.now, 0
+				s.reported, s.heardAt = n+1, s.now
+				s.unheard.Heard()
 			}
 		}
 		s.times = append(s.times, t)
@@ -69,10 +70,21 @@ func (s *sending) answer() error {
 
 // tickTime is how often the path is looked after.
 func (s *sending) tickTime() time.Duration {
-	if s.now.Sub(s.busyAt) < busyFor {
+	switch {
+	case s.now.Sub(s.busyAt) < busyFor:
 		return tickEvery
+	case s.alive() < idleTick:
+		return s.alive()
 	}
 	return idleTick
+}
+
+// alive is how long nothing may be sent, so that the path is known to be open.
+func (s *sending) alive() time.Duration {
+	if quiet := s.now.Sub(s.heardAt); quiet > aliveEvery+idleTick+2*s.h.rtt() && quiet < doubtFor {
+		return doubtEvery
+	}
+	return aliveEvery
 }
 
 // tick looks after the path.
@@ -88,7 +100,7 @@ func (s *sending) tick() error {
 			return err
 		}
 	}
-	if s.now.Sub(s.lastSent) >= aliveEvery {
+	if s.now.Sub(s.lastSent) >= s.alive() {
 		if err := s.probe(0); err != nil {
 			return err
 		}
@@ -221,7 +233,7 @@ func (s *sending) choose(since time.Duration) {
 		s.quicLoss += 0.3 * (float64(q.PacketsLost-s.quicLost)/float64(sent) - s.quicLoss)
 		s.quicSent, s.quicLost = q.PacketsSent, q.PacketsLost
 	}
-	carriage, why := s.choice.Now(flow.Path{Offered: true, HeardAt: s.heardAt, Unheard: s.unheard, RTT: s.h.rtt(),
+	carriage, why := s.choice.Now(flow.Path{Offered: true, HeardAt: s.heardAt, Unheard: s.unheard.Overdue(s.now, s.h.rtt()), RTT: s.h.rtt(),
 		Loss: s.quicLoss, LossUDP: s.est.Stats().Loss, Need: s.need, LengthOK: s.length.Done()}, s.now)
 	was := s.h.state.Load()
 	if was.carriage != carriage {

@@ -24,6 +24,9 @@ const (
 	// aliveEvery is how often a link that has nothing to send makes sure that the
 	// path is open.
 	aliveEvery = 200 * time.Millisecond
+	// doubtEvery is how often, once a sign of life should have been answered and was not,
+	// for doubtFor: a path that only loses some is soon heard again.
+	doubtEvery, doubtFor = 50 * time.Millisecond, 2 * time.Second
 	// maxWait is how long video waits for its turn. What is older is dropped by
 	// frames, and layers are left out before it comes to that.
 	maxWait = 100 * time.Millisecond
@@ -75,7 +78,7 @@ type sending struct {
 	asked    []uint64
 	reported uint64 // one more than the greatest number that was heard of
 	heardAt  time.Time
-	unheard  int
+	unheard  flow.Unheard
 
 	ticked, reviewed time.Time
 	busyAt           time.Time // last media, either way
@@ -374,7 +377,7 @@ func (s *sending) close(kind byte) error {
 	if kind != wire.HopFeedback {
 		s.sent = append(s.sent, uint16(n))
 		s.pacer.Sent(len(sealed) + ipOverhead)
-		s.unheard++
+		s.unheard.Sent(s.now)
 		s.lastSent = s.now
 	}
 	if kind == wire.HopMedia || kind == wire.HopRepair {

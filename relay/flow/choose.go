@@ -32,7 +32,8 @@ const (
 	// trips and at least; keep-alives are sent more often than that.
 	silence      = 400 * time.Millisecond
 	silentTrips  = 4
-	silentFor    = 4                      // datagrams
+	silentFor    = 10                     // datagrams: all are lost once in 10^8 times on a path that loses 8 % each way
+	silentSlack  = 50 * time.Millisecond  // beyond 1.5 round trips until one is heard of
 	proveFor     = 300 * time.Millisecond // UDP is heard for so long before it is used,
 	proveAgain   = 5 * time.Second        // and for so long once it has failed
 	worseLoss    = 0.25                   // of what UDP carries: a network that chokes it,
@@ -46,12 +47,39 @@ const (
 type Path struct {
 	Offered  bool      // both ends have UDP
 	HeardAt  time.Time // when something that was sent over UDP was last known to have arrived
-	Unheard  int       // datagrams sent over UDP since
+	Unheard  int       // datagrams sent over UDP since, that should have been heard of: Unheard.Overdue
 	RTT      time.Duration
 	Loss     float64 // of QUIC's packets, 0 to 1
 	LossUDP  float64 // of UDP's, before repairs
 	Need     float64 // bit/s of media
 	LengthOK bool    // how long datagrams may be is known
+}
+
+// Unheard is what was sent over UDP since something of it was heard. The zero value is
+// nothing. When a link that had been idle begins, much is on its way at once and says
+// nothing yet.
+type Unheard struct {
+	n  int
+	at [silentFor]time.Time // of the first
+}
+
+// Sent takes note of a datagram.
+func (u *Unheard) Sent(now time.Time) {
+	if u.n < len(u.at) {
+		u.at[u.n] = now
+		u.n++
+	}
+}
+
+// Heard forgets what was sent before something was heard.
+func (u *Unheard) Heard() { u.n = 0 }
+
+// Overdue is how many there are that should have been heard of by now, as far as matters.
+func (u *Unheard) Overdue(now time.Time, rtt time.Duration) (n int) {
+	for n < u.n && now.Sub(u.at[n]) > rtt*3/2+silentSlack {
+		n++
+	}
+	return n
 }
 
 // Reno is what quic-go's congestion control carries, bit/s: 1.68 segments each

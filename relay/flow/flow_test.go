@@ -233,6 +233,26 @@ func TestLengthIsFound(t *testing.T) {
 	}
 }
 
+// TestUnheard counts what should have been heard of, and not what has just left.
+func TestUnheard(t *testing.T) {
+	at := func(ms int) time.Time { return time.Unix(0, 0).Add(time.Duration(ms) * time.Millisecond) }
+	var u flow.Unheard
+	u.Sent(at(0))
+	u.Sent(at(200))
+	for range 100 {
+		u.Sent(at(390))
+	}
+	for ms, want := range map[int]int{100: 0, 111: 1, 310: 1, 311: 2, 450: 2, 501: 10} { // 1.5 round trips and 50 ms
+		if n := u.Overdue(at(ms), 40*time.Millisecond); n != want {
+			t.Errorf("after %d ms %d are overdue, want %d", ms, n, want)
+		}
+	}
+	u.Heard()
+	if n := u.Overdue(at(1000), 40*time.Millisecond); n != 0 {
+		t.Errorf("%d are overdue of what was heard", n)
+	}
+}
+
 func TestChoice(t *testing.T) {
 	p := flow.Path{Offered: true, RTT: trip, LengthOK: true, Loss: 0.01, Need: 50e6}
 	var c flow.Choice
@@ -247,8 +267,8 @@ func TestChoice(t *testing.T) {
 		{350, func() { p.HeardAt = at(350) }, flow.QUIC, flow.Untried},
 		{450, func() { p.HeardAt = at(450) }, flow.UDP, flow.Needed},
 		{600, func() { p.HeardAt, p.Need = at(600), 0.5e6 }, flow.UDP, flow.Cheaper},
-		{1200, func() { p.Unheard = 3 }, flow.UDP, flow.Cheaper}, // nothing was sent that could have been heard of
-		{1300, func() { p.Unheard = 4 }, flow.QUIC, flow.Silent},
+		{1200, func() { p.Unheard = 9 }, flow.UDP, flow.Cheaper}, // nothing was sent that could have been heard of
+		{1300, func() { p.Unheard = 10 }, flow.QUIC, flow.Silent},
 		{2000, func() { p.HeardAt, p.Unheard = at(2000), 0 }, flow.QUIC, flow.Silent},
 		{6900, func() { p.HeardAt = at(6900) }, flow.QUIC, flow.Silent},
 		{7100, func() { p.HeardAt = at(7100) }, flow.UDP, flow.Cheaper},
