@@ -124,7 +124,7 @@ func (s *sending) try(n int) error {
 func (s *sending) limited() bool {
 	e := s.est.Stats()
 	switch e.Reason {
-	case bwe.Congested, bwe.Draining, bwe.NearLimit, bwe.Lossy, bwe.Competing:
+	case bwe.Congested, bwe.Draining, bwe.NearLimit, bwe.Lossy, bwe.Competing, bwe.Scouted:
 		s.limitAt, s.limit = s.now, e.Estimate
 	}
 	if e.Estimate > 2*s.limit {

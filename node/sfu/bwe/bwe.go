@@ -43,8 +43,9 @@ type Config struct {
 	// Bold is for links between nodes. What arrived, while no queue stood, is proven at
 	// once: of so many sources what is sent fills the path as padding would. And loss of
 	// up to a tenth, which the next hop has made good before anybody sees it, holds the
-	// estimate and does not lower it: to find out whose fault it is would cost layers. And
-	// what a path holds up and lets go together is not taken for a queue.
+	// estimate and does not lower it: to find out whose fault it is would cost layers.
+	// What a path holds up and lets go together is not taken for a queue. And whether it
+	// carries Start is found out before that is needed, with padding.
 	Bold bool
 }
 
@@ -90,6 +91,7 @@ const (
 	Lossy      Reason = "loss that grows with the rate"
 	OwnLoss    Reason = "loss that did not fall with the rate is the path's own"
 	ProbeProof Reason = "a probe arrived at this rate"
+	Scouted    Reason = "probes arrived at this rate at most"
 	ReceiverBE Reason = "the receiver's own estimate (REMB)"
 	NoFeedback Reason = "no feedback arrives"
 	NewPath    Reason = "the path changed"
@@ -227,7 +229,9 @@ func (e *Estimator) listen(at time.Duration) {
 
 // take passes one reported packet through the estimators, in order of sending.
 func (e *Estimator) take(p *arrival, rate float64) {
-	e.loss.count(p)
+	if !e.probe.ofScout(p.cluster) {
+		e.loss.count(p)
+	}
 	e.probe.reported(p)
 	if p.lost {
 		return
@@ -251,7 +255,9 @@ func (e *Estimator) conclude(at time.Duration) {
 		e.proven = min(e.proven, e.estimate)
 		e.probe.disturbed(at)
 	}
-	if rate, ok := e.probe.result(at, e.rtt, e.loss.own); ok && e.state != Overuse && rate > e.estimate {
+	if rate, ok := e.probe.result(at, e.rtt, e.loss.own); ok && e.probe.scout {
+		e.scouted(rate, at)
+	} else if ok && e.state != Overuse && rate > e.estimate {
 		e.limit.forgetBelow(rate)
 		e.loss.allow(rate)
 		e.proven, e.provenAt = rate, at
@@ -362,7 +368,8 @@ func (e *Estimator) Probe(now time.Time) (ProbePlan, bool) {
 	if !e.mayProbe(at) {
 		return ProbePlan{}, false
 	}
-	return e.probe.start(e.target(), at, e.path.jitter)
+	scout := e.unknown()
+	return e.probe.start(e.target(scout), scout, at, e.path.jitter)
 }
 
 // mayProbe: only for what is wanted, on a path that is at rest.
@@ -371,7 +378,7 @@ func (e *Estimator) mayProbe(at time.Duration) bool {
 		return false // nobody would tell what became of it
 	}
 	ramp := e.probe.ramping()
-	if !ramp && e.demand <= e.estimate || e.probe.demanded && e.demand <= e.estimate {
+	if (!ramp || e.probe.demanded) && e.demand <= e.estimate && !e.unknown() {
 		return false
 	}
 	calm := e.state == Normal && e.path.queue() < calmQueue && e.remb == 0
@@ -380,8 +387,12 @@ func (e *Estimator) mayProbe(at time.Duration) bool {
 
 // target is what to try: twice what is known, or what is wanted. The first ramp
 // reaches four times the start in two steps. What arrives is known, be it more than
-// the estimate: a cluster that is slower than what is sent anyway shows nothing.
-func (e *Estimator) target() float64 {
+// the estimate: a cluster that is slower than what is sent anyway shows nothing. A scout
+// is a little faster than what is assumed.
+func (e *Estimator) target(scout bool) float64 {
+	if scout {
+		return min(e.cfg.Start*probeTimid, e.cfg.Max)
+	}
 	top := max(e.estimate, e.acked.long()) * e.probe.factor()
 	if e.probe.demanded {
 		top = min(top, max(e.demand*1.05, e.estimate*1.1))

@@ -50,6 +50,13 @@ const (
 	// step of a ramp, and after a failure.
 	probeFactor, probeTimid = 2, 1.5
 	rampSteps               = 2
+	// scoutTries is how often a path shows that it carries less than is assumed, until it is
+	// believed. Of when packets come, inLine must follow from when they left: those that
+	// wait in a queue come in a line.
+	scoutTries, inLine = 3, 0.75
+	// scoutPatience is how long is waited for all of a scout: there is time, and what is late
+	// is not lost. Of a path with little room for what waits scoutPart of it is enough.
+	scoutPatience, scoutPart = 600 * time.Millisecond, 0.2
 )
 
 // prober runs one cluster at a time.
@@ -58,9 +65,11 @@ type prober struct {
 	count    int   // clusters so far
 	demanded bool  // somebody says how much is wanted
 	ramp     int   // steps of the first ramp that are left
+	scouts   int   // that are left, see Estimator.unknown
 
 	active     bool // padding is being sent
 	judging    bool // sent, and not all reported
+	scout      bool // it is one
 	rate       float64
 	want       int // bytes
 	begun      time.Duration
@@ -80,13 +89,16 @@ type prober struct {
 
 	next    time.Duration // not before
 	backoff time.Duration
+	shown   float64 // bit/s, the least that scouts found; 0: nothing yet
 	// A success is one, and the backoff forgotten, if nothing falls until then.
 	doubtful time.Duration
 
 	succeeded, failed uint64
 }
 
-func (p *prober) reset() { *p = prober{ramp: rampSteps, id: p.id, demanded: p.demanded} }
+func (p *prober) reset() {
+	*p = prober{ramp: rampSteps, scouts: scoutTries, id: p.id, demanded: p.demanded}
+}
 
 func (p *prober) running() bool { return p.active }
 func (p *prober) ramping() bool { return p.ramp > 0 }
@@ -101,7 +113,7 @@ func (p *prober) factor() float64 {
 	return probeFactor
 }
 
-func (p *prober) start(rate float64, at, jitter time.Duration) (ProbePlan, bool) {
+func (p *prober) start(rate float64, scout bool, at, jitter time.Duration) (ProbePlan, bool) {
 	if p.doubtful > 0 && at >= p.doubtful {
 		p.backoff, p.doubtful = 0, 0
 	}
@@ -110,9 +122,13 @@ func (p *prober) start(rate float64, at, jitter time.Duration) (ProbePlan, bool)
 		p.id = 1
 	}
 	p.count++
-	p.active, p.judging = true, false
+	p.active, p.judging, p.scout = true, false, scout
 	p.rate, p.begun = rate, at
-	p.want = max(int(rate*max(probeTime, min(jitterTimes*jitter, probeMost)).Seconds()/8), probeLeast)
+	lasts := max(probeTime, min(jitterTimes*jitter, probeMost))
+	if scout {
+		lasts = probeTime
+	}
+	p.want = max(int(rate*lasts.Seconds()/8), probeLeast)
 	p.firstSent, p.lastSent, p.lastBytes, p.bytes, p.packets = 0, 0, 0, 0, 0
 	p.got, p.gotPackets, p.missed, p.missing, p.lastSeen, p.line = 0, 0, 0, 0, false, line{}
 	return p.more(at)
@@ -186,14 +202,24 @@ func (p *prober) reported(a *arrival) {
 
 // result returns the rate that the last cluster showed, once it is all reported.
 func (p *prober) result(at, rtt time.Duration, own float64) (float64, bool) {
-	if !p.judging || p.gotPackets < p.packets && at-p.lastSent < max(2*rtt, reportLimit/4) && !p.lastSeen {
+	patience, over := max(2*rtt, reportLimit/4), p.lastSeen
+	if p.scout {
+		patience, over = scoutPatience, false
+	}
+	if !p.judging || p.gotPackets < p.packets && at-p.lastSent < patience && !over {
 		return 0, false
 	}
 	p.judging, p.lastSeen = false, false
 	rate, ok := p.measured(own)
-	if !ok || rate < p.rate*0.7 {
+	switch {
+	case p.scout:
+		p.scouts, p.next = p.scouts-1, at+probeGap
+		if !ok {
+			p.scouts = 0
+		}
+	case !ok || rate < p.rate*0.7:
 		p.fail(at)
-	} else {
+	default:
 		p.succeeded++
 		p.doubtful, p.next = at+doubt, at+probeGap
 		p.ramp = max(p.ramp-1, 0)
@@ -229,7 +255,11 @@ func (p *prober) expire(at time.Duration) {
 // measured compares how fast the cluster left with how fast it came: by the slope
 // of arrivals over departures, which jitter of single packets moves little.
 func (p *prober) measured(own float64) (float64, bool) {
-	if p.gotPackets < probePackets || float64(p.gotPackets) < arrivedPart*float64(p.gotPackets+p.missing) {
+	least := arrivedPart
+	if p.scout {
+		least = scoutPart
+	}
+	if p.gotPackets < probePackets || float64(p.gotPackets) < least*float64(p.gotPackets+p.missing) {
 		return 0, false
 	}
 	left, stretch := p.lastSent-p.firstSent, p.line.slope()
@@ -246,11 +276,11 @@ func (p *prober) measured(own float64) (float64, bool) {
 
 // line fits a slope to points as they come.
 type line struct {
-	n, x, y, xx, xy float64
+	n, x, y, xx, xy, yy float64
 }
 
 func (l *line) add(x, y float64) {
-	l.n, l.x, l.y, l.xx, l.xy = l.n+1, l.x+x, l.y+y, l.xx+x*x, l.xy+x*y
+	l.n, l.x, l.y, l.xx, l.xy, l.yy = l.n+1, l.x+x, l.y+y, l.xx+x*x, l.xy+x*y, l.yy+y*y
 }
 
 func (l *line) slope() float64 {
@@ -259,4 +289,14 @@ func (l *line) slope() float64 {
 		return 0
 	}
 	return (l.n*l.xy - l.x*l.y) / spread
+}
+
+// fit is how much of where the points are the line explains, 0 to 1: the square of their
+// correlation.
+func (l *line) fit() float64 {
+	x, y, both := l.n*l.xx-l.x*l.x, l.n*l.yy-l.y*l.y, l.n*l.xy-l.x*l.y
+	if x <= 0 || y <= 0 {
+		return 0
+	}
+	return both * both / x / y
 }
